@@ -1,1 +1,28 @@
-//!
+//! What things are, and how they are stored. Everything that two processes share is here; what only one of
+//! them does is there. The list is closed: a new module is a new noun of the product, or a reason in an ADR.
+
+// Ground: no noun of the product may be named in these.
+pub mod access;
+pub mod clock;
+pub mod config;
+pub mod db;
+pub mod error;
+pub mod health;
+pub mod ids;
+pub mod metrics;
+pub mod page;
+pub mod schema;
+pub mod secrets;
+pub mod shutdown;
+pub mod telemetry;
+
+// Nouns: the row, its rules, its queries.
+pub mod users;
+
+// Later: what is owed, and how it reaches a worker.
+pub mod dispatcher;
+pub mod jobs;
+pub mod ledger;
+
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -1,0 +1,349 @@
+//! Settings: one clap struct per concern, flattened into each binary's `Config`, so that `--help` is the reference.
+//! Every setting is an environment variable or a flag; every variable that holds a secret may instead be read from
+//! the file that `<NAME>_FILE` names. What is missing or wrong is reported all at once.
+
+use std::{ffi::OsString, net::SocketAddr, time::Duration};
+
+use chrono_tz::Tz;
+use clap::{Args, Command, Parser, ValueEnum, error::ErrorKind};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::{
+    clock::Clock,
+    db::{Db, PoolOptions},
+    dispatcher::Outbox,
+    secrets::SecretKeys,
+};
+
+/// PostgreSQL.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "PostgreSQL")]
+pub struct Database {
+    /// Where the database is, as the role tasktracker_app: postgres://user:password@host/database
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: SecretString,
+    /// Connections of this process at most
+    #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub database_pool_size: u16,
+    /// After how many seconds a statement is given up
+    #[arg(long, env = "DATABASE_STATEMENT_TIMEOUT", default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=600))]
+    pub database_statement_timeout: u16,
+}
+
+impl Database {
+    /// The pool.
+    ///
+    /// # Errors
+    /// If the URL cannot be read.
+    pub fn open(&self, outbox: Outbox) -> anyhow::Result<Db> {
+        let options = PoolOptions {
+            size: self.database_pool_size.into(),
+            statement_timeout: Duration::from_secs(self.database_statement_timeout.into()),
+            ..PoolOptions::default()
+        };
+        Db::new(
+            self.database_url.expose_secret(),
+            options,
+            Clock::default(),
+            outbox,
+        )
+    }
+}
+
+/// Redis or Valkey.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Redis")]
+pub struct RedisServer {
+    /// Where Redis is: redis://…, rediss://… (TLS) or unix:///path
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    pub redis_url: SecretString,
+    /// What all keys begin with, so that several installations can share a server
+    #[arg(long, env = "REDIS_PREFIX", default_value = "tt", value_name = "PREFIX", value_parser = redis_prefix)]
+    pub redis_prefix: String,
+}
+
+fn redis_prefix(text: &str) -> Result<String, String> {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-_:.".contains(c);
+    if (1..=32).contains(&text.len()) && text.chars().all(safe) {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 32 letters, digits or - _ : .".to_owned())
+    }
+}
+
+/// Keys.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Secrets")]
+pub struct Secrets {
+    /// Keys as id:base64,… with at least 32 bytes each; the first signs, all verify
+    #[arg(long, env = "SECRET_KEYS", hide_env_values = true, value_name = "KEYS")]
+    pub secret_keys: SecretKeys,
+}
+
+/// What the process says about itself.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs and probes")]
+pub struct Telemetry {
+    /// What is logged: a level, or tracing directives such as info,worker=debug
+    #[arg(long, env = "LOG", default_value = "info", value_name = "DIRECTIVES", value_parser = log_directives)]
+    pub log: String,
+    /// How it is logged; auto is pretty on a terminal and JSON elsewhere
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+}
+
+fn log_directives(text: &str) -> Result<String, String> {
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// What the people of this installation share.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Installation")]
+pub struct Installation {
+    /// Where people reach the API; links in mails begin with it
+    #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
+    pub public_url: url::Url,
+    /// The time zone of people who have not chosen one
+    #[arg(long, env = "DEFAULT_TIME_ZONE", default_value = "UTC", value_name = "ZONE", value_parser = time_zone)]
+    pub default_time_zone: Tz,
+}
+
+fn time_zone(text: &str) -> Result<Tz, String> {
+    text.parse()
+        .map_err(|_| "not a name of the IANA time zone database, such as Europe/Berlin".to_owned())
+}
+
+/// The internal port: `/metrics`, `/livez`, `/readyz`. Its default differs by process, so each binary declares it.
+pub type InternalBind = SocketAddr;
+
+/// Reads the configuration from arguments and environment, or says everything that is wrong with it and exits
+/// with status 2.
+pub fn parse<C: Parser>() -> C {
+    let environment = |name: &str| std::env::var_os(name);
+    match try_parse(std::env::args_os().collect(), &environment) {
+        Ok(config) => config,
+        Err(error) => error.exit(),
+    }
+}
+
+/// [`parse`] with the arguments and the environment given.
+///
+/// # Errors
+/// One error that names every setting that is missing or wrong; also what `--help` and `--version` print.
+pub fn try_parse<C: Parser>(
+    mut arguments: Vec<OsString>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<C, clap::Error> {
+    let command = C::command();
+    let mut problems = Vec::new();
+    if arguments.is_empty() {
+        arguments.push(command.get_name().into());
+    }
+    let wants_no_settings = arguments
+        .iter()
+        .any(|a| a == "--help" || a == "-h" || a == "--version" || a == "-V");
+    if !wants_no_settings {
+        from_files(&command, &mut arguments, environment, &mut problems);
+    }
+    let parsed = command
+        .clone()
+        .try_get_matches_from(&arguments)
+        .and_then(|m| C::from_arg_matches(&m));
+    match parsed {
+        Ok(config) if problems.is_empty() => return Ok(config),
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::MissingRequiredArgument | ErrorKind::ValueValidation | ErrorKind::InvalidValue
+            ) =>
+        {
+            return Err(error);
+        }
+        _ => {}
+    }
+    check_each(&command, &arguments, environment, &mut problems);
+    let text = format!(
+        "{} settings are missing or wrong:\n\n{}\nRun `{} --help` for all of them.\n",
+        problems.len(),
+        problems.concat(),
+        command.get_name(),
+    );
+    Err(C::command().error(ErrorKind::ValueValidation, text))
+}
+
+/// For each variable `X` that holds a secret and is not set: if `X_FILE` is, its content becomes the argument.
+fn from_files(
+    command: &Command,
+    arguments: &mut Vec<OsString>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    problems: &mut Vec<String>,
+) {
+    // Options of the program itself stand before a subcommand.
+    let mut read = Vec::new();
+    for arg in command.get_arguments().filter(|arg| arg.is_hide_env_values_set()) {
+        let (Some(name), Some(flag)) = (arg.get_env().and_then(|name| name.to_str()), arg.get_long()) else {
+            continue;
+        };
+        let given = environment(name).is_some() || arguments.iter().any(|a| is_flag(a, flag));
+        let file = format!("{name}_FILE");
+        let Some(path) = environment(&file).filter(|_| !given) else {
+            continue;
+        };
+        match std::fs::read_to_string(&path) {
+            Ok(value) => read.push(OsString::from(format!("--{flag}={}", value.trim()))),
+            Err(error) => problems.push(format!("  {file}: cannot read {}: {error}\n", path.display())),
+        }
+    }
+    arguments.splice(1..1, read);
+}
+
+fn is_flag(argument: &OsString, flag: &str) -> bool {
+    argument
+        .to_str()
+        .and_then(|a| a.strip_prefix("--"))
+        .is_some_and(|a| a == flag || a.starts_with(&format!("{flag}=")))
+}
+
+/// clap stops at the first bad value, so each setting is tried alone.
+fn check_each(
+    command: &Command,
+    arguments: &[OsString],
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    problems: &mut Vec<String>,
+) {
+    for arg in command.get_arguments() {
+        let (Some(name), Some(flag)) = (arg.get_env().and_then(|name| name.to_str()), arg.get_long()) else {
+            continue;
+        };
+        let value = arguments
+            .iter()
+            .find(|a| is_flag(a, flag))
+            .and_then(|a| {
+                a.to_str()?
+                    .split_once('=')
+                    .map(|(_, value)| OsString::from(value))
+            })
+            .or_else(|| environment(name));
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        match value {
+            None if arg.is_required_set()
+                && !problems.iter().any(|p| p.contains(&format!("{name}_FILE:"))) =>
+            {
+                problems.push(format!("  {name} is missing: {help}\n"));
+            }
+            None => {}
+            Some(value) => {
+                let mut flag_with_value = OsString::from(format!("--{flag}="));
+                flag_with_value.push(&value);
+                let alone = Command::new("setting").arg(arg.clone().required(false));
+                if let Err(error) = alone.try_get_matches_from([OsString::from("setting"), flag_with_value]) {
+                    problems.push(format!(
+                        "  {name} {}: {help}\n",
+                        reason(&error, arg.is_hide_env_values_set())
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// clap's reason without the usage around it, and without the value where that is a secret.
+fn reason(error: &clap::Error, secret: bool) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    match (secret, source) {
+        (_, Some(source)) => format!("is wrong ({source})"),
+        (true, None) => "is wrong".to_owned(),
+        (false, None) => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            format!("is wrong ({})", line.trim_start_matches("error: "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    #[command(name = "test")]
+    struct Config {
+        #[command(flatten)]
+        database: Database,
+        #[command(flatten)]
+        secrets: Secrets,
+        #[command(flatten)]
+        installation: Installation,
+    }
+
+    fn try_with(environment: &[(&str, &str)]) -> Result<Config, String> {
+        // clap reads the process's environment itself; what the test wants goes through flags of the same name.
+        let mut arguments = vec![OsString::from("test")];
+        arguments.extend(
+            environment
+                .iter()
+                .filter(|(name, _)| !name.ends_with("_FILE"))
+                .map(|(name, value)| {
+                    OsString::from(format!("--{}={value}", name.to_lowercase().replace('_', "-")))
+                }),
+        );
+        let lookup = |name: &str| {
+            environment
+                .iter()
+                .find(|(n, _)| *n == name && n.ends_with("_FILE"))
+                .map(|(_, v)| v.into())
+        };
+        try_parse(arguments, &lookup).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_said_at_once_and_no_secret_with_it() {
+        let error = try_with(&[
+            ("SECRET_KEYS", "k:c2VjcmV0LXNlY3JldA=="),
+            ("PUBLIC_URL", "nonsense"),
+            ("DEFAULT_TIME_ZONE", "Mars/Base"),
+        ])
+        .unwrap_err();
+        for name in [
+            "DATABASE_URL is missing",
+            "SECRET_KEYS is wrong",
+            "PUBLIC_URL is wrong",
+            "DEFAULT_TIME_ZONE is wrong",
+        ] {
+            assert!(error.contains(name), "{name} in:\n{error}");
+        }
+        assert!(!error.contains("c2VjcmV0"), "{error}");
+        assert!(error.starts_with("error: 4 settings"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_may_come_from_a_file() {
+        let folder = std::env::temp_dir().join(format!("tasktracker-config-{}", std::process::id()));
+        std::fs::write(&folder, "postgres://localhost/x\n").unwrap();
+        let config = try_with(&[
+            ("DATABASE_URL_FILE", folder.to_str().unwrap()),
+            ("SECRET_KEYS", "a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
+            ("PUBLIC_URL", "https://example.com"),
+        ]);
+        std::fs::remove_file(&folder).unwrap();
+        assert_eq!(
+            config.unwrap().database.database_url.expose_secret(),
+            "postgres://localhost/x"
+        );
+        let error = try_with(&[("DATABASE_URL_FILE", "/nonexistent")]).unwrap_err();
+        assert!(error.contains("DATABASE_URL_FILE: cannot read"), "{error}");
+    }
+}

@@ -1,0 +1,72 @@
+//! PostgreSQL: the pool, transactions that can be seen, migrations, and two small tools for SQL ([`sql!`] for
+//! statements written by hand, [`pg_enum!`] for enum types). No noun's query belongs here.
+
+mod migrations;
+mod pool;
+mod statement;
+mod tx;
+
+pub use diesel_async::{AsyncPgConnection, RunQueryDsl};
+pub use migrations::{Migrations, run_migrations, schema_is_current};
+pub use pool::{Conn, Db, PoolOptions};
+pub use statement::Statement;
+pub use tx::Tx;
+
+/// Declares a Rust enum for a PostgreSQL enum type: one name for a value in SQL, JSON and OpenAPI.
+macro_rules! pg_enum {
+    (
+        $(#[$meta:meta])*
+        $name:ident: $sql:ident { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal, )* }
+    ) => {
+        $(#[$meta])*
+        #[derive(
+            Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord,
+            serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+            diesel::expression::AsExpression, diesel::deserialize::FromSqlRow,
+        )]
+        #[diesel(sql_type = $crate::schema::sql_types::$sql)]
+        pub enum $name {
+            $( $(#[$variant_meta])* #[serde(rename = $text)] $variant, )*
+        }
+
+        impl $name {
+            /// Every value, in the order of the type.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The value's name in SQL and JSON.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl diesel::serialize::ToSql<$crate::schema::sql_types::$sql, diesel::pg::Pg> for $name {
+            fn to_sql<'b>(
+                &'b self,
+                out: &mut diesel::serialize::Output<'b, '_, diesel::pg::Pg>,
+            ) -> diesel::serialize::Result {
+                std::io::Write::write_all(out, self.as_str().as_bytes())?;
+                Ok(diesel::serialize::IsNull::No)
+            }
+        }
+
+        impl diesel::deserialize::FromSql<$crate::schema::sql_types::$sql, diesel::pg::Pg> for $name {
+            fn from_sql(bytes: diesel::pg::PgValue<'_>) -> diesel::deserialize::Result<Self> {
+                match bytes.as_bytes() {
+                    $(value if value == $text.as_bytes() => Ok(Self::$variant),)*
+                    other => Err(format!(
+                        concat!(stringify!($name), ": unknown value {}"), String::from_utf8_lossy(other)
+                    ).into()),
+                }
+            }
+        }
+    };
+}
+pub(crate) use pg_enum;
+
+pub use crate::__sql as sql;

@@ -1,0 +1,84 @@
+use diesel_async::{
+    AsyncConnection, AsyncPgConnection, TransactionManager, pooled_connection::deadpool::Object,
+};
+
+use crate::{
+    clock::Clock,
+    dispatcher::{DueJob, Outbox},
+    error::Result,
+    metrics,
+};
+
+type Manager = <AsyncPgConnection as AsyncConnection>::TransactionManager;
+
+/// A transaction. Nothing is kept until [`Tx::commit`]; a `Tx` that is dropped before it closes its connection,
+/// because a pooled one would keep its locks until somebody happens to use it again (the future of a handler may
+/// be dropped at any `await`: the client hung up, a timeout struck).
+///
+/// Everything that writes more than one row, or owes a job, takes `&mut Tx`.
+pub struct Tx {
+    /// `None` once committed.
+    conn: Option<Object<AsyncPgConnection>>,
+    clock: Clock,
+    outbox: Outbox,
+    due: Vec<DueJob>,
+}
+
+impl Tx {
+    pub(super) async fn begin(
+        mut conn: Object<AsyncPgConnection>,
+        clock: Clock,
+        outbox: Outbox,
+    ) -> Result<Self> {
+        Manager::begin_transaction(&mut *conn).await?;
+        Ok(Self {
+            conn: Some(conn),
+            clock,
+            outbox,
+            due: Vec::new(),
+        })
+    }
+
+    /// The connection, for statements inside the transaction.
+    pub fn conn(&mut self) -> &mut AsyncPgConnection {
+        #[expect(
+            clippy::expect_used,
+            reason = "only `commit` takes it, and that consumes the Tx"
+        )]
+        self.conn
+            .as_mut()
+            .expect("a Tx has its connection until it is committed")
+    }
+
+    /// The clock by which this transaction decides.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Remembers a job that may start as soon as this transaction is committed.
+    pub(crate) fn push_at_commit(&mut self, job: DueJob) {
+        self.due.push(job);
+    }
+
+    /// Makes it so, and hands the jobs that are due to the dispatcher. Neither waits for Redis nor fails with it.
+    ///
+    /// # Errors
+    /// If the database refuses or is away. After a lost connection it is unknown whether the commit happened;
+    /// an `Idempotency-Key` makes the retry safe.
+    pub async fn commit(mut self) -> Result<()> {
+        Manager::commit_transaction(self.conn()).await?;
+        self.conn = None;
+        self.outbox.send(std::mem::take(&mut self.due));
+        Ok(())
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            // Out of the pool and closed: PostgreSQL rolls back and frees the locks.
+            drop(Object::take(conn));
+            metrics::transaction_dropped();
+        }
+    }
+}

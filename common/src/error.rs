@@ -1,0 +1,181 @@
+//! What can go wrong, as something a caller can do something about. A variant is added only if a caller would act
+//! differently on it; how it looks over HTTP is `api/src/error.rs`, what a job makes of it is `worker/src/job.rs`.
+
+mod code;
+
+use std::time::Duration;
+
+pub use code::Code;
+use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The result of anything that touches the database.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such thing, or it is not yours: the two look alike on purpose.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The request was understood and breaks a rule; each error names its field.
+    #[error("{}", summary(.0))]
+    Invalid(Vec<FieldError>),
+    /// The request cannot be understood at all.
+    #[error("{}", .0.detail)]
+    Malformed(FieldError),
+    /// It clashes with what is there.
+    #[error("{detail}")]
+    Conflict {
+        /// Which clash.
+        code: Code,
+        /// What to do about it.
+        detail: String,
+    },
+    /// The thing has changed since the version that the caller saw.
+    #[error("version {current} is current")]
+    Stale {
+        /// The version that stands now.
+        current: i32,
+    },
+    /// The caller is not who they would have to be, or did not say who they are.
+    #[error("{0}")]
+    Unauthenticated(Code),
+    /// The caller is known and may not.
+    #[error("{0}")]
+    Forbidden(Code),
+    /// Too often; later it will do.
+    #[error("too many requests")]
+    TooManyRequests {
+        /// When to come back.
+        retry_after: Duration,
+    },
+    /// Something that we depend on is away; the same call will do when it is back.
+    #[error("unavailable: {0:#}")]
+    Unavailable(anyhow::Error),
+    /// A defect of ours.
+    #[error("internal error: {0:#}")]
+    Internal(anyhow::Error),
+}
+
+/// One rule that a request breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct FieldError {
+    /// Where in the body: a JSON Pointer (RFC 6901).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/due/date")]
+    pub pointer: Option<String>,
+    /// Which query parameter or header, if it is not in the body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<String>,
+    /// What is wrong, for programs.
+    pub code: Code,
+    /// What is wrong and how to mend it, for people.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// An error at a place in the body.
+    pub fn at(pointer: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            pointer: Some(pointer.into()),
+            parameter: None,
+            code,
+            detail: detail.into(),
+        }
+    }
+
+    /// An error in a query parameter or a header.
+    pub fn parameter(name: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
+        Self {
+            pointer: None,
+            parameter: Some(name.into()),
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+fn summary(errors: &[FieldError]) -> String {
+    let mut sentences: Vec<&str> = errors.iter().map(|error| error.detail.as_str()).collect();
+    sentences.dedup();
+    sentences.join("; ")
+}
+
+impl Error {
+    /// One broken rule at one place of the body.
+    pub fn invalid(pointer: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
+        Self::Invalid(vec![FieldError::at(pointer, code, detail)])
+    }
+
+    /// A clash, with what to do about it.
+    pub fn conflict(code: Code, detail: impl Into<String>) -> Self {
+        Self::Conflict {
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+impl From<DieselError> for Error {
+    fn from(error: DieselError) -> Self {
+        let away = match &error {
+            DieselError::NotFound => return Self::NotFound("resource"),
+            DieselError::DatabaseError(kind, info) => match kind {
+                DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::SerializationFailure
+                | DatabaseErrorKind::ReadOnlyTransaction => true,
+                _ => says_away(info.message()),
+            },
+            DieselError::BrokenTransactionManager => true,
+            _ => false,
+        };
+        if away {
+            Self::Unavailable(error.into())
+        } else {
+            Self::Internal(error.into())
+        }
+    }
+}
+
+/// diesel does not hand the SQLSTATE on. These are classes 57 (operator intervention, timeouts), 55P03 (lock
+/// timeout), 53 (resources), 40P01 (deadlock) and 25P03, as PostgreSQL words them in English; under another
+/// `lc_messages` they count as defects: still answered and retried, only with 500 instead of 503.
+fn says_away(message: &str) -> bool {
+    [
+        "terminating connection",
+        "canceling statement due to",
+        "the database system is",
+        "sorry, too many clients",
+        "remaining connection slots",
+        "deadlock detected",
+        "connection closed",
+        "cannot execute",
+    ]
+    .iter()
+    .any(|start| message.starts_with(start))
+}
+
+impl From<diesel_async::pooled_connection::deadpool::PoolError> for Error {
+    fn from(error: diesel_async::pooled_connection::deadpool::PoolError) -> Self {
+        Self::Unavailable(anyhow::Error::new(error).context("no database connection"))
+    }
+}
+
+/// Turns the breach of a named constraint into an error that says what to do: the database decides what is unique,
+/// nobody asks it beforehand.
+pub trait OnConstraint<T> {
+    /// `error` if the constraint `name` was broken, everything else unchanged.
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T>;
+}
+
+impl<T> OnConstraint<T> for std::result::Result<T, DieselError> {
+    fn on_constraint(self, name: &str, error: impl FnOnce() -> Error) -> Result<T> {
+        self.map_err(|e| match &e {
+            DieselError::DatabaseError(_, info) if info.constraint_name() == Some(name) => error(),
+            _ => e.into(),
+        })
+    }
+}

@@ -1,0 +1,245 @@
+//! Whether a process can do its work, and the internal port that says so: `/metrics`, `/livez`, `/readyz`, and
+//! nothing else.
+//!
+//! A *pulse* is a loop of ours that has to keep turning: if it stops for 15 seconds the process is not ready, after
+//! 60 the watchdog ends it, because only a restart can help (design §4.8). A *dependency* is something outside: while
+//! it is away the process is not ready, but lives on (design §4.9).
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, extract::RawQuery, http::StatusCode, response::IntoResponse as _, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+
+/// A pulse that is older makes the process not ready.
+pub const NOT_READY_AFTER: Duration = Duration::from_secs(15);
+/// A pulse that is older ends the process.
+pub const ABORT_AFTER: Duration = Duration::from_secs(60);
+
+/// The health of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Health(Arc<Inner>);
+
+struct Inner {
+    started: Instant,
+    stopping: AtomicBool,
+    pulses: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    dependencies: Mutex<BTreeMap<String, Option<String>>>,
+}
+
+/// A loop's sign of life.
+#[derive(Clone)]
+pub struct Pulse {
+    started: Instant,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    /// The loop has completed a round, whether it went well or not.
+    pub fn beat(&self) {
+        self.last_ms.store(millis_since(self.started), Ordering::Relaxed);
+    }
+}
+
+fn millis_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A poisoned lock still holds a valid map: nothing between lock and unlock can leave it half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self(Arc::new(Inner {
+            started: Instant::now(),
+            stopping: AtomicBool::new(false),
+            pulses: Mutex::default(),
+            dependencies: Mutex::default(),
+        }))
+    }
+}
+
+impl Health {
+    /// Registers a loop that has to keep turning. It counts as having turned now.
+    pub fn pulse(&self, name: impl Into<String>) -> Pulse {
+        let pulse = Pulse {
+            started: self.0.started,
+            last_ms: Arc::default(),
+        };
+        pulse.beat();
+        lock(&self.0.pulses).insert(name.into(), pulse.last_ms.clone());
+        pulse
+    }
+
+    /// A loop that ended on purpose is watched no more.
+    pub fn forget(&self, name: &str) {
+        lock(&self.0.pulses).remove(name);
+    }
+
+    /// Says that a dependency is there, or why it is not.
+    pub fn dependency(&self, name: &str, problem: Option<String>) {
+        let before = lock(&self.0.dependencies).insert(name.to_owned(), problem.clone());
+        match (before.flatten(), problem) {
+            (None, Some(problem)) => tracing::warn!(dependency = name, problem, "a dependency is away"),
+            (Some(_), None) => tracing::info!(dependency = name, "a dependency is back"),
+            _ => {}
+        }
+    }
+
+    /// From now on the process is not ready: it is about to stop.
+    pub fn stopping(&self) {
+        self.0.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// What keeps the process from being ready; nothing if it is.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.0.stopping.load(Ordering::Relaxed) {
+            problems.push("stopping".to_owned());
+        }
+        for (name, age) in self.stale(NOT_READY_AFTER) {
+            problems.push(format!("{name}: no round for {} s", age.as_secs()));
+        }
+        for (name, problem) in &*lock(&self.0.dependencies) {
+            if let Some(problem) = problem {
+                problems.push(format!("{name}: {problem}"));
+            }
+        }
+        problems
+    }
+
+    /// The pulses that are older than `limit`.
+    fn stale(&self, limit: Duration) -> Vec<(String, Duration)> {
+        let now = millis_since(self.0.started);
+        lock(&self.0.pulses)
+            .iter()
+            .map(|(name, last)| {
+                (
+                    name.clone(),
+                    Duration::from_millis(now.saturating_sub(last.load(Ordering::Relaxed))),
+                )
+            })
+            .filter(|(_, age)| *age > limit)
+            .collect()
+    }
+
+    /// Starts the watchdog: a thread of its own, which sees also a runtime whose every thread is blocked. When a
+    /// pulse is older than [`ABORT_AFTER`] the process aborts, for whoever supervises it to start it again.
+    pub fn watch(&self) {
+        let health = self.clone();
+        let runtime = self.pulse("runtime");
+        tokio::spawn(async move {
+            let mut every = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                every.tick().await;
+                runtime.beat();
+            }
+        });
+        std::thread::spawn(move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+                if let Some((name, age)) = health.stale(ABORT_AFTER).first() {
+                    tracing::error!(
+                        pulse = name,
+                        age_s = age.as_secs(),
+                        "watchdog: a loop is stuck, ending the process"
+                    );
+                    std::process::abort();
+                }
+            }
+        });
+    }
+
+    /// Serves the internal port until `stop`.
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub async fn serve(
+        &self,
+        bind: SocketAddr,
+        metrics: PrometheusHandle,
+        stop: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let listener = tokio::net::TcpListener::bind(bind)
+            .await
+            .map_err(|error| anyhow::anyhow!("INTERNAL_BIND: cannot listen on {bind}: {error}"))?;
+        let router = self.router(metrics);
+        tokio::spawn(async move {
+            let served = axum::serve(listener, router)
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the internal port has failed");
+            }
+        });
+        Ok(())
+    }
+
+    fn router(&self, metrics: PrometheusHandle) -> Router {
+        let health = self.clone();
+        Router::new()
+            .route("/livez", get(async || "ok\n"))
+            .route(
+                "/metrics",
+                get(async move || {
+                    (
+                        [("content-type", "text/plain; version=0.0.4; charset=utf-8")],
+                        crate::metrics::render(&metrics),
+                    )
+                }),
+            )
+            .route(
+                "/readyz",
+                get(async move |RawQuery(query): RawQuery| {
+                    let problems = health.problems();
+                    let status = if problems.is_empty() {
+                        StatusCode::OK
+                    } else {
+                        StatusCode::SERVICE_UNAVAILABLE
+                    };
+                    let text = match (problems.is_empty(), query.as_deref()) {
+                        (true, _) => "ok\n".to_owned(),
+                        (false, Some("verbose")) => problems.join("\n") + "\n",
+                        (false, _) => "not ready\n".to_owned(),
+                    };
+                    (status, text).into_response()
+                }),
+            )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dependency_that_is_away_and_a_stop_make_it_not_ready() {
+        let health = Health::default();
+        assert_eq!(health.problems(), [""; 0]);
+        health.dependency("postgres", Some("connection refused".into()));
+        assert_eq!(health.problems(), ["postgres: connection refused"]);
+        health.dependency("postgres", None);
+        health.stopping();
+        assert_eq!(health.problems(), ["stopping"]);
+    }
+
+    #[test]
+    fn a_pulse_is_stale_only_after_its_limit() {
+        let health = Health::default();
+        let pulse = health.pulse("loop");
+        pulse.beat();
+        assert!(health.stale(Duration::from_secs(15)).is_empty());
+        health.forget("loop");
+        assert!(health.stale(Duration::ZERO).is_empty());
+    }
+}

@@ -1,0 +1,156 @@
+//! The one list of job kinds: what each carries, and by which policy it runs. The work itself is in
+//! `worker/src/jobs/<kind>.rs`. A payload holds ids, never copies: a job loads the current rows and checks that the
+//! work is still wanted. A kind is a wire name: it outlives the Rust name, and golden files keep it readable.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    db::Tx,
+    error::Result,
+    ids::{JobId, UserId},
+    ledger::{self, NewJob},
+};
+
+/// The queue of everything that leaves by SMTP.
+pub const MAIL: &str = "mail";
+/// The queue of housekeeping.
+pub const MAINTENANCE: &str = "maintenance";
+/// The queue of [`Probe`], in test builds only.
+#[cfg(feature = "testing")]
+pub const PROBE: &str = "probe";
+
+/// Every queue of this build.
+pub const QUEUES: &[&str] = &[
+    MAIL,
+    MAINTENANCE,
+    #[cfg(feature = "testing")]
+    PROBE,
+];
+
+/// How jobs of a kind are run.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Which queue they wait in.
+    pub queue: &'static str,
+    /// Tries in all; after the last failure the job is dead.
+    pub max_attempts: i16,
+    /// After how long an attempt is stopped and counts as failed.
+    pub timeout: Duration,
+    /// The pause before the second, third, … attempt; the last one repeats. Each is varied by ± 10 %, so that
+    /// what failed together does not come back together.
+    pub backoff: &'static [Duration],
+    /// 0 first … 3; a step means "as if it were a minute older".
+    pub priority: i16,
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// The policy of a kind that says nothing else: 5 attempts within about an hour.
+const DEFAULT: Policy = Policy {
+    queue: MAINTENANCE,
+    max_attempts: 5,
+    timeout: secs(60),
+    backoff: &[secs(5), secs(60), secs(600), secs(3600)],
+    priority: 1,
+};
+
+/// A job: what is committed together with the data that needs it.
+pub trait Job: Serialize + DeserializeOwned + Send + Sync {
+    /// The wire name.
+    const KIND: &'static str;
+    /// How it runs.
+    const POLICY: Policy;
+
+    /// Whose work it is: queues are fair between lanes.
+    fn lane(&self) -> String;
+
+    /// Writes the job into the ledger, due now. It starts when `tx` is committed, and never was if it is not.
+    ///
+    /// # Errors
+    /// If the database is away.
+    fn enqueue(&self, tx: &mut Tx) -> impl Future<Output = Result<JobId>> + Send {
+        async { ledger::enqueue(tx, NewJob::of(self)?).await }
+    }
+}
+
+macro_rules! jobs {
+    ($($name:ident = $kind:literal { $($field:ident: $value:expr),* $(,)? }, lane $lane:expr;)*) => {
+        /// A job of any kind, as the ledger keeps it.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "kind", content = "args")]
+        pub enum AnyJob {
+            $(#[doc = concat!("`", $kind, "`")] #[serde(rename = $kind)] $name($name),)*
+        }
+
+        /// Every kind that this build knows.
+        pub const KINDS: &[&str] = &[$($kind),*];
+
+        impl AnyJob {
+            /// The job that a row of the ledger describes; `None` if this build does not know the kind.
+            ///
+            /// # Errors
+            /// If the arguments do not fit the kind.
+            pub fn decode(kind: &str, args: serde_json::Value) -> Option<serde_json::Result<Self>> {
+                match kind {
+                    $($kind => Some(serde_json::from_value(args).map(Self::$name)),)*
+                    _ => None,
+                }
+            }
+
+            /// How it runs.
+            pub fn policy(&self) -> Policy {
+                match self { $(Self::$name(_) => $name::POLICY,)* }
+            }
+        }
+
+        $(impl Job for $name {
+            const KIND: &'static str = $kind;
+            const POLICY: Policy = Policy { $($field: $value,)* ..DEFAULT };
+
+            fn lane(&self) -> String {
+                let lane: fn(&Self) -> String = $lane;
+                lane(self)
+            }
+        })*
+    };
+}
+
+/// The lane of work that belongs to nobody in particular.
+fn system<T>(_: &T) -> String {
+    "system".to_owned()
+}
+
+/// Sends one person all reminders that are due now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendReminder {
+    /// Who is reminded.
+    pub user_id: UserId,
+}
+
+/// Archives tasks that were done long ago. Reversible.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveCompleted {}
+
+/// Deletes tasks that were archived long ago, where the operator switched that on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PurgeArchived {}
+
+/// Deletes what is kept for a while only: finished jobs, settled fires, the trash, used tokens and keys.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PruneHistory {}
+
+jobs! {
+    SendReminder = "send_reminder" {
+        queue: MAIL,
+        max_attempts: 6,
+        timeout: secs(60),
+        backoff: &[secs(30), secs(120), secs(600), secs(1800), secs(7200)],
+    }, lane |job| job.user_id.to_string();
+    ArchiveCompleted = "archive_completed" { timeout: secs(600), priority: 3 }, lane system;
+    PurgeArchived = "purge_archived" { timeout: secs(600), priority: 3 }, lane system;
+    PruneHistory = "prune_history" { timeout: secs(600), priority: 3 }, lane system;
+}

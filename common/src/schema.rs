@@ -1,0 +1,251 @@
+//! The tables as diesel sees them. Only columns that the code reads or writes are listed; a test compares names,
+//! types and nullability with the migrated database.
+#![expect(missing_docs, reason = "the migrations document tables and columns")]
+
+pub mod sql_types {
+    macro_rules! sql_types {
+        ($($name:ident = $sql:literal),* $(,)?) => {$(
+            #[derive(diesel::sql_types::SqlType, diesel::query_builder::QueryId)]
+            #[diesel(postgres_type(name = $sql))]
+            pub struct $name;
+        )*};
+    }
+
+    sql_types! {
+        Channel = "channel",
+        DueKind = "due_kind",
+        FireState = "fire_state",
+        JobState = "job_state",
+        ReminderKind = "reminder_kind",
+        TaskPriority = "task_priority",
+        TaskStatus = "task_status",
+        UserRole = "user_role",
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::JobState;
+
+    jobs (id) {
+        id -> Uuid,
+        kind -> Text,
+        queue -> Text,
+        lane -> Text,
+        args -> Jsonb,
+        state -> JobState,
+        priority -> SmallInt,
+        run_at -> Timestamptz,
+        attempt -> SmallInt,
+        fence -> Integer,
+        crashes -> SmallInt,
+        max_attempts -> SmallInt,
+        alive_until -> Nullable<Timestamptz>,
+        pushed_at -> Nullable<Timestamptz>,
+        unique_key -> Nullable<Text>,
+        created_at -> Timestamptz,
+        started_at -> Nullable<Timestamptz>,
+        finished_at -> Nullable<Timestamptz>,
+        worker -> Nullable<Text>,
+        errors -> Jsonb,
+        request_id -> Nullable<Text>,
+        traceparent -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    queues (name) {
+        name -> Text,
+        paused_at -> Nullable<Timestamptz>,
+        paused_by -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        probe_at -> Nullable<Timestamptz>,
+        epoch -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    scheduler_state (name) {
+        name -> Text,
+        last_slot_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::UserRole;
+
+    users (id) {
+        id -> Uuid,
+        email -> Citext,
+        email_verified_at -> Nullable<Timestamptz>,
+        password_hash -> Nullable<Text>,
+        full_name -> Text,
+        role -> UserRole,
+        is_active -> Bool,
+        time_zone -> Text,
+        day_start -> Time,
+        version -> Integer,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    refresh_tokens (id) {
+        id -> Uuid,
+        family_id -> Uuid,
+        user_id -> Uuid,
+        token_hash -> Bytea,
+        issued_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        absolute_expires_at -> Timestamptz,
+        rotated_at -> Nullable<Timestamptz>,
+        reused_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
+        user_agent -> Nullable<Text>,
+        ip_hash -> Nullable<Bytea>,
+    }
+}
+
+diesel::table! {
+    projects (id) {
+        id -> Uuid,
+        name -> Text,
+        description -> Nullable<Text>,
+        owner_id -> Uuid,
+        archived_at -> Nullable<Timestamptz>,
+        version -> Integer,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::{DueKind, TaskPriority, TaskStatus};
+
+    tasks (id) {
+        id -> Uuid,
+        project_id -> Nullable<Uuid>,
+        owner_id -> Uuid,
+        assignee_id -> Nullable<Uuid>,
+        created_by -> Uuid,
+        title -> Text,
+        description -> Nullable<Text>,
+        status -> TaskStatus,
+        priority -> TaskPriority,
+        due_kind -> Nullable<DueKind>,
+        due_date -> Nullable<Date>,
+        due_time -> Nullable<Time>,
+        due_zone -> Nullable<Text>,
+        due_at -> Nullable<Timestamptz>,
+        completed_at -> Nullable<Timestamptz>,
+        cancelled_at -> Nullable<Timestamptz>,
+        archived_at -> Nullable<Timestamptz>,
+        deleted_at -> Nullable<Timestamptz>,
+        occurrence_no -> Integer,
+        version -> Integer,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    tags (id) {
+        id -> Uuid,
+        owner_id -> Uuid,
+        name -> Text,
+        name_key -> Text,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    task_tags (task_id, tag_id) {
+        task_id -> Uuid,
+        tag_id -> Uuid,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::ReminderKind;
+
+    reminders (id) {
+        id -> Uuid,
+        task_id -> Uuid,
+        user_id -> Uuid,
+        kind -> ReminderKind,
+        offset_minutes -> Nullable<Integer>,
+        at_local -> Nullable<Timestamp>,
+        at_zone -> Nullable<Text>,
+        created_at -> Timestamptz,
+        removed_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::{Channel, FireState};
+
+    reminder_fires (id) {
+        id -> Uuid,
+        reminder_id -> Uuid,
+        task_id -> Uuid,
+        user_id -> Uuid,
+        channel -> Channel,
+        occurrence_no -> Integer,
+        plan_no -> Integer,
+        slot -> Integer,
+        fire_at -> Timestamptz,
+        planned_for -> Timestamptz,
+        state -> FireState,
+        reason -> Nullable<Text>,
+        job_id -> Nullable<Uuid>,
+        message_id -> Nullable<Text>,
+        smtp_reply -> Nullable<Text>,
+        sent_at -> Nullable<Timestamptz>,
+        late_by_s -> Nullable<Integer>,
+        request_id -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    idempotency_keys (principal, method, path, key) {
+        principal -> Uuid,
+        method -> Text,
+        path -> Text,
+        key -> Text,
+        body_sha256 -> Bytea,
+        status -> SmallInt,
+        response_headers -> Jsonb,
+        response_body -> Bytea,
+        created_at -> Timestamptz,
+        expires_at -> Timestamptz,
+    }
+}
+
+diesel::joinable!(refresh_tokens -> users (user_id));
+diesel::joinable!(reminder_fires -> reminders (reminder_id));
+diesel::joinable!(reminder_fires -> tasks (task_id));
+diesel::joinable!(reminder_fires -> users (user_id));
+diesel::joinable!(reminders -> tasks (task_id));
+diesel::joinable!(task_tags -> tags (tag_id));
+diesel::joinable!(task_tags -> tasks (task_id));
+diesel::joinable!(tasks -> projects (project_id));
+
+diesel::allow_tables_to_appear_in_same_query!(
+    idempotency_keys,
+    jobs,
+    projects,
+    queues,
+    refresh_tokens,
+    reminder_fires,
+    reminders,
+    tags,
+    task_tags,
+    tasks,
+    users,
+);
