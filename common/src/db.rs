@@ -9,7 +9,8 @@ mod tx;
 pub use diesel_async::{AsyncPgConnection, RunQueryDsl};
 pub use migrations::{Migrations, run_migrations, schema_is_current};
 pub use pool::{Conn, Db, PoolOptions};
-pub use statement::Statement;
+pub use statement::{Condition, Statement};
+pub(crate) use statement::{sql_condition, sql_expression};
 pub use tx::Tx;
 
 /// Declares a Rust enum for a PostgreSQL enum type: one name for a value in SQL, JSON and OpenAPI.

@@ -88,3 +88,73 @@ macro_rules! __sql_argument {
         Box::new(diesel::IntoSql::into_sql::<$sql_type>($value))
     };
 }
+
+/// A condition written by hand, for a `filter` of the query builder; made by `sql_condition!`.
+pub struct Condition<'a, Id>(pub Statement<'a, Id>);
+
+impl<Id> diesel::expression::Expression for Condition<'_, Id> {
+    type SqlType = diesel::sql_types::Bool;
+}
+
+impl<Id, QS: ?Sized> diesel::expression::AppearsOnTable<QS> for Condition<'_, Id> {}
+impl<Id, QS: ?Sized> diesel::expression::SelectableExpression<QS> for Condition<'_, Id> {}
+
+impl<Id> diesel::expression::ValidGrouping<()> for Condition<'_, Id> {
+    type IsAggregate = diesel::expression::is_aggregate::Never;
+}
+
+impl<Id: 'static> QueryId for Condition<'_, Id> {
+    type QueryId = Id;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<Id> QueryFragment<Pg> for Condition<'_, Id> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> diesel::QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+}
+
+/// A condition by hand, with arguments as in [`sql!`](crate::db::sql!).
+macro_rules! sql_condition {
+    ($($statement:tt)*) => {
+        $crate::db::Condition($crate::db::sql!($($statement)*))
+    };
+}
+pub(crate) use sql_condition;
+
+/// Declares a SQL expression over a table, for what a projection reads beside its columns. The text is ours, never
+/// a user's.
+macro_rules! sql_expression {
+    ($(#[$meta:meta])* $name:ident on $table:ident: $sql_type:ty = $text:expr) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        pub struct $name;
+
+        impl diesel::expression::Expression for $name {
+            type SqlType = $sql_type;
+        }
+
+        impl diesel::expression::AppearsOnTable<$crate::schema::$table::table> for $name {}
+        impl diesel::expression::SelectableExpression<$crate::schema::$table::table> for $name {}
+
+        impl diesel::expression::ValidGrouping<()> for $name {
+            type IsAggregate = diesel::expression::is_aggregate::Never;
+        }
+
+        impl diesel::query_builder::QueryId for $name {
+            type QueryId = Self;
+            const HAS_STATIC_QUERY_ID: bool = true;
+        }
+
+        impl diesel::query_builder::QueryFragment<diesel::pg::Pg> for $name {
+            fn walk_ast<'b>(
+                &'b self,
+                mut out: diesel::query_builder::AstPass<'_, 'b, diesel::pg::Pg>,
+            ) -> diesel::QueryResult<()> {
+                out.push_sql($text);
+                Ok(())
+            }
+        }
+    };
+}
+pub(crate) use sql_expression;

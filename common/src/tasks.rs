@@ -1,0 +1,219 @@
+//! Tasks: what a person has to do. The slice that other nouns copy: the row that is read is the JSON that is sent,
+//! what a client may set is a type of its own, and every finder takes the viewer.
+
+pub mod due;
+mod change;
+mod list;
+
+use chrono::{DateTime, NaiveTime, Utc};
+use diesel::{
+    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _,
+    dsl::auto_type,
+    sql_types::{Array, Jsonb, Text},
+};
+use diesel_async::AsyncPgConnection;
+use garde::Validate;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+pub use self::{
+    change::Changed,
+    due::{Due, DueInput},
+    list::{DueFilter, TaskFilter},
+};
+use crate::{
+    access::Viewer,
+    clock::Now,
+    db::{RunQueryDsl as _, pg_enum, sql_expression},
+    error::{Error, Result},
+    ids::{ProjectId, TaskId, UserId},
+    reminders::{NewReminder, Reminder, Reminders},
+    schema::tasks,
+    zone::Zone,
+};
+
+pg_enum! {
+    /// How far a task is.
+    TaskStatus: TaskStatus {
+        /// Not begun.
+        Todo = "todo",
+        /// Begun.
+        InProgress = "in_progress",
+        /// Finished.
+        Done = "done",
+        /// Not to be done any more.
+        Cancelled = "cancelled",
+    }
+}
+
+impl TaskStatus {
+    /// Whether there is still something to do.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Todo | Self::InProgress)
+    }
+}
+
+pg_enum! {
+    /// How much a task matters.
+    TaskPriority: TaskPriority {
+        /// Not said.
+        None = "none",
+        /// Can wait.
+        Low = "low",
+        /// Ordinary.
+        Medium = "medium",
+        /// Matters.
+        High = "high",
+        /// Before everything else.
+        Urgent = "urgent",
+    }
+}
+
+sql_expression! {
+    /// The names of a task's tags, in order.
+    TagNames on tasks: Array<Text> =
+        "array(SELECT t.name FROM task_tags tt JOIN tags t ON t.id = tt.tag_id WHERE tt.task_id = tasks.id ORDER BY t.name_key)"
+}
+
+sql_expression! {
+    /// A task's reminders, as [`Reminder`] reads them; `fire_at` is the instant of the current plan.
+    ReminderRows on tasks: Jsonb = Reminder::OF_TASK
+}
+
+/// A task as everyone who may see it sees it.
+#[derive(Debug, Clone, HasQuery, Serialize, ToSchema)]
+#[diesel(table_name = tasks, check_for_backend(diesel::pg::Pg))]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// What is to be done, in one line.
+    #[schema(example = "Ship it")]
+    pub title: String,
+    /// More about it.
+    pub description: Option<String>,
+    /// How far it is.
+    pub status: TaskStatus,
+    /// How much it matters.
+    pub priority: TaskPriority,
+    /// The person's own words on it.
+    #[diesel(select_expression = TagNames, select_expression_type = TagNames)]
+    pub tags: Vec<String>,
+    /// When it is due.
+    #[diesel(embed)]
+    pub due: Due,
+    /// What reminds of it.
+    #[diesel(select_expression = ReminderRows, select_expression_type = ReminderRows)]
+    #[schema(value_type = Vec<Reminder>)]
+    pub reminders: Reminders,
+    /// The project it belongs to.
+    pub project_id: Option<ProjectId>,
+    /// Whose it is.
+    pub owner_id: UserId,
+    /// Who does it, if not the owner.
+    pub assignee_id: Option<UserId>,
+    /// When it was finished.
+    pub completed_at: Option<DateTime<Utc>>,
+    /// When it was put away.
+    pub archived_at: Option<DateTime<Utc>>,
+    /// When it was put into the trash.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Rises with every change; the `ETag` is made of it.
+    pub version: i32,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+/// What a client may set when it makes a task.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewTask {
+    /// What is to be done, in one line.
+    #[garde(custom(crate::error::one_line(1, 500)))]
+    #[schema(min_length = 1, max_length = 500, example = "Ship it")]
+    pub title: String,
+    /// More about it, at most 64 KiB.
+    #[serde(default)]
+    #[garde(inner(length(bytes, max = 65_536)))]
+    pub description: Option<String>,
+    /// How much it matters.
+    #[serde(default = "no_priority")]
+    #[garde(skip)]
+    pub priority: TaskPriority,
+    /// When it is due.
+    #[serde(default)]
+    #[garde(skip)]
+    pub due: Option<DueInput>,
+    /// The person's own words on it.
+    #[serde(default)]
+    #[garde(skip)]
+    pub tags: Vec<String>,
+    /// What reminds of it.
+    #[serde(default)]
+    #[garde(skip)]
+    pub reminders: Vec<NewReminder>,
+}
+
+fn no_priority() -> TaskPriority {
+    TaskPriority::None
+}
+
+/// What a client may change (RFC 7396): a field that is absent stays, one that is null is cleared.
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskPatch {
+    /// What is to be done, in one line.
+    #[serde(default)]
+    #[garde(inner(custom(crate::error::one_line(1, 500))))]
+    pub title: Option<String>,
+    /// More about it, at most 64 KiB.
+    #[serde(default, deserialize_with = "nullable")]
+    #[garde(inner(inner(length(bytes, max = 65_536))))]
+    #[schema(value_type = Option<String>)]
+    pub description: Option<Option<String>>,
+    /// How far it is.
+    #[serde(default)]
+    #[garde(skip)]
+    pub status: Option<TaskStatus>,
+    /// How much it matters.
+    #[serde(default)]
+    #[garde(skip)]
+    pub priority: Option<TaskPriority>,
+    /// When it is due.
+    #[serde(default, deserialize_with = "nullable")]
+    #[garde(skip)]
+    #[schema(value_type = Option<DueInput>)]
+    pub due: Option<Option<DueInput>>,
+    /// All of the person's words on it.
+    #[serde(default)]
+    #[garde(skip)]
+    pub tags: Option<Vec<String>>,
+}
+
+/// Tells null (clear) from absent (keep).
+fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(d).map(Some)
+}
+
+/// What the viewer may see. One predicate for every statement on tasks: find, list, change and delete.
+#[auto_type]
+fn visible_to(viewer: UserId) -> _ {
+    tasks::owner_id.eq(viewer)
+}
+
+impl Task {
+    /// The task, if `viewer` may see it. What lies in the trash is found too: it can be restored.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none that this viewer may see.
+    pub async fn find(conn: &mut AsyncPgConnection, viewer: Viewer, id: TaskId) -> Result<Self> {
+        Self::query()
+            .filter(tasks::id.eq(id))
+            .filter(visible_to(viewer.user_id))
+            .first(conn)
+            .await
+            .optional()?
+            .ok_or(Error::NotFound("task"))
+    }
+}
