@@ -50,10 +50,7 @@ impl NewJob {
     ///
     /// # Errors
     /// If its arguments cannot be written as JSON.
-    pub fn of<J: Job + ?Sized>(job: &J) -> Result<Self>
-    where
-        J: Sized,
-    {
+    pub fn of<J: Job>(job: &J) -> Result<Self> {
         Ok(Self {
             kind: J::KIND,
             queue: J::POLICY.queue,

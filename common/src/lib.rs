@@ -15,6 +15,7 @@ pub mod schema;
 pub mod secrets;
 pub mod shutdown;
 pub mod telemetry;
+pub mod zone;
 
 // Nouns: the row, its rules, its queries.
 pub mod users;

@@ -1,1 +1,9 @@
+//! What development and tests need and production does not.
 //!
+//! - [`mail_sink`]: an SMTP server that keeps every mail and shows it, as a program and in process.
+//! - [`smoke`]: runs the README's session for real and checks what it says.
+//!
+//! Nothing here may be a dependency of `common`, `api`, `worker` or `scheduler`, except of their tests.
+
+pub mod mail_sink;
+pub mod smoke;
