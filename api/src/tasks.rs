@@ -6,28 +6,26 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use common::{
-    db::Tx,
-    error::{Code, Error},
     ids::TaskId,
     metrics,
     page::Page,
     reminders::Warning,
     tasks::{Changed, NewTask, Task, TaskFilter, TaskPatch},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth,
     error::{Problem, Result},
-    extract::{IfMatch, IfNoneMatch, Json, OptionalJson, Path, Query},
-    idempotency::Idempotency,
+    extract::{IfMatch, IfNoneMatch, Json, Path, Query},
+    idempotency::{Begin, Idempotency},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub fn routes() -> OpenApiRouter<AppState> {
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
         .routes(routes!(get, update, delete))
@@ -38,12 +36,222 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(restore))
 }
 
-/// A task, and what the person should know about the change.
+/// A task after a change.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct TaskAnswer {
+struct ChangedTask {
     #[serde(flatten)]
     task: Task,
-    /// Such as a reminder whose time has passed already; absent if there is nothing to say.
+    /// What the person should know, such as a reminder whose time has passed; absent if there is nothing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }
+
+/// What completing a task came to.
+#[derive(Debug, Serialize, ToSchema)]
+struct Completed {
+    /// The task as it is now.
+    task: Task,
+}
+
+fn etag(task: &Task) -> String {
+    format!("\"t-{}\"", task.version)
+}
+
+fn changed(Changed { task, warnings }: Changed) -> Response {
+    ([(header::ETAG, etag(&task))], axum::Json(ChangedTask { task, warnings })).into_response()
+}
+
+/// Create a task
+///
+/// With its tags and reminders, in one step. A retry with the same `Idempotency-Key` makes no second one.
+#[utoipa::path(
+    post, path = "/tasks", tag = "tasks", operation_id = "create_task", params(Idempotency),
+    request_body = NewTask,
+    responses(
+        (status = 201, description = "Created", body = ChangedTask, headers(
+            ("Location" = String, description = "Where the task is"),
+            ("ETag" = String, description = "Its version"),
+            ("Idempotency-Replayed" = bool, description = "Present if this is the answer to an earlier request"),
+        )),
+        Problem,
+    ),
+)]
+async fn create(
+    State(app): State<AppState>,
+    auth: Auth,
+    idempotency: Idempotency,
+    Json(new): Json<NewTask>,
+) -> Result<Response> {
+    let mut tx = match idempotency.begin(&app.db).await? {
+        Begin::Fresh(tx) => tx,
+        Begin::Replay(answer) => return Ok(answer),
+    };
+    let created = Task::create(&mut tx, auth.viewer, &new).await?;
+    let location = format!("/api/v1/tasks/{}", created.task.id);
+    let answer = (StatusCode::CREATED, [(header::LOCATION, location)], changed(created)).into_response();
+    let answer = idempotency.commit(tx, answer).await?;
+    metrics::task_operation("create");
+    Ok(answer)
+}
+
+/// List tasks
+///
+/// What is open before what is closed, then by due date, so that what is overdue comes first, then by priority.
+#[utoipa::path(
+    get, path = "/tasks", tag = "tasks", operation_id = "list_tasks", params(TaskFilter),
+    responses((status = 200, description = "A page of tasks", body = Page<Task>), Problem),
+)]
+async fn list(State(app): State<AppState>, auth: Auth, Query(filter): Query<TaskFilter>) -> Result<axum::Json<Page<Task>>> {
+    let mut conn = app.db.conn().await?;
+    Ok(axum::Json(Task::list(&mut conn, auth.viewer, app.db.clock().now(), &filter, &app.cursor_keys).await?))
+}
+
+/// Read a task
+#[utoipa::path(
+    get, path = "/tasks/{id}", tag = "tasks", operation_id = "get_task", params(("id" = TaskId, Path), IfNoneMatch),
+    responses(
+        (status = 200, description = "The task", body = Task, headers(("ETag" = String, description = "Its version"))),
+        (status = 304, description = "It is the version that `If-None-Match` names"),
+        Problem,
+    ),
+)]
+async fn get(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    if_none_match: IfNoneMatch,
+) -> Result<Response> {
+    let mut conn = app.db.conn().await?;
+    let task = Task::find(&mut conn, auth.viewer, id).await?;
+    let etag = etag(&task);
+    if if_none_match.matches(&etag) {
+        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    }
+    Ok(([(header::ETAG, etag)], axum::Json(task)).into_response())
+}
+
+/// Change a task
+///
+/// A JSON merge patch (RFC 7396): a field that is absent stays, one that is null is cleared. Reminders that are
+/// relative to the due date move with it.
+#[utoipa::path(
+    patch, path = "/tasks/{id}", tag = "tasks", operation_id = "update_task", params(("id" = TaskId, Path), IfMatch),
+    request_body(content((TaskPatch = "application/json"), (TaskPatch = "application/merge-patch+json"))),
+    responses((status = 200, description = "The task as it is now", body = ChangedTask), Problem),
+)]
+async fn update(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    if_match: IfMatch,
+    Json(patch): Json<TaskPatch>,
+) -> Result<Response> {
+    let mut tx = app.db.begin().await?;
+    let after = Task::patch(&mut tx, auth.viewer, id, if_match.version("t")?, &patch).await?;
+    tx.commit().await?;
+    metrics::task_operation("update");
+    Ok(changed(after))
+}
+
+/// Delete a task
+///
+/// It goes to the trash, where the filter `deleted=true` shows it and from where it can be restored. Deleting it
+/// again changes nothing.
+#[utoipa::path(
+    delete, path = "/tasks/{id}", tag = "tasks", operation_id = "delete_task", params(("id" = TaskId, Path), IfMatch),
+    responses((status = 204, description = "It is in the trash"), Problem),
+)]
+async fn delete(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    if_match: IfMatch,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    Task::delete(&mut tx, auth.viewer, id, if_match.version("t")?).await?;
+    tx.commit().await?;
+    metrics::task_operation("delete");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Complete a task
+///
+/// Its open reminders are cancelled. Completing it again changes nothing.
+#[utoipa::path(
+    post, path = "/tasks/{id}/complete", tag = "tasks", operation_id = "complete_task",
+    params(("id" = TaskId, Path), IfMatch, Idempotency),
+    responses((status = 200, description = "The task as it is now", body = Completed), Problem),
+)]
+async fn complete(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    if_match: IfMatch,
+    idempotency: Idempotency,
+) -> Result<Response> {
+    let mut tx = match idempotency.begin(&app.db).await? {
+        Begin::Fresh(tx) => tx,
+        Begin::Replay(answer) => return Ok(answer),
+    };
+    let Changed { task, .. } = Task::complete(&mut tx, auth.viewer, id, if_match.version("t")?).await?;
+    let answer = ([(header::ETAG, etag(&task))], axum::Json(Completed { task })).into_response();
+    let answer = idempotency.commit(tx, answer).await?;
+    metrics::task_operation("complete");
+    Ok(answer)
+}
+
+/// Declares an action on a task that answers the task: they differ only in what they do.
+macro_rules! action {
+    ($(#[$doc:meta])* $name:ident, $path:literal, $operation:literal, |$tx:ident, $viewer:ident, $id:ident, $expected:ident| $change:expr) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            post, path = $path, tag = "tasks", operation_id = $operation,
+            params(("id" = TaskId, Path), IfMatch, Idempotency),
+            responses((status = 200, description = "The task as it is now", body = ChangedTask), Problem),
+        )]
+        async fn $name(
+            State(app): State<AppState>,
+            auth: Auth,
+            Path($id): Path<TaskId>,
+            if_match: IfMatch,
+            idempotency: Idempotency,
+        ) -> Result<Response> {
+            let mut tx = match idempotency.begin(&app.db).await? {
+                Begin::Fresh(tx) => tx,
+                Begin::Replay(answer) => return Ok(answer),
+            };
+            let ($tx, $viewer, $expected) = (&mut tx, auth.viewer, if_match.version("t")?);
+            let after = $change.await?;
+            let answer = idempotency.commit(tx, changed(after)).await?;
+            metrics::task_operation(stringify!($name));
+            Ok(answer)
+        }
+    };
+}
+
+action!(
+    /// Reopen a task
+    ///
+    /// Reminders that lie ahead are planned again; what has passed meanwhile is not sent.
+    reopen, "/tasks/{id}/reopen", "reopen_task",
+    |tx, viewer, id, expected| Task::reopen(tx, viewer, id, expected)
+);
+action!(
+    /// Archive a task
+    ///
+    /// It leaves the lists, except with the filter `archived=true`. Its open reminders are cancelled.
+    archive, "/tasks/{id}/archive", "archive_task",
+    |tx, viewer, id, expected| Task::archive(tx, viewer, id, expected, true)
+);
+action!(
+    /// Take a task out of the archive
+    unarchive, "/tasks/{id}/unarchive", "unarchive_task",
+    |tx, viewer, id, expected| Task::archive(tx, viewer, id, expected, false)
+);
+action!(
+    /// Restore a task
+    ///
+    /// From the trash; or from the archive, if it is not in the trash.
+    restore, "/tasks/{id}/restore", "restore_task",
+    |tx, viewer, id, expected| Task::restore(tx, viewer, id, expected)
+);

@@ -115,7 +115,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     (
         "tasktracker_task_operations_total",
         Counter,
-        "Changes of tasks by operation and result",
+        "Changes of tasks by operation",
     ),
     (
         "tasktracker_auth_events_total",
@@ -267,9 +267,9 @@ pub fn smtp_sent(took: Duration, error: Option<&'static str>) {
     }
 }
 
-/// A task was changed, or not.
-pub fn task_operation(operation: &'static str, result: &'static str) {
-    counter!("tasktracker_task_operations_total", "op" => operation, "result" => result).increment(1);
+/// A task was changed.
+pub fn task_operation(operation: &'static str) {
+    counter!("tasktracker_task_operations_total", "op" => operation).increment(1);
 }
 
 /// Somebody registered, logged in, refreshed or logged out, or failed to.

@@ -163,7 +163,10 @@ fn nearest(name: &str) -> Option<Tz> {
             .min(by_city)
     };
     let near = wanted.len() / 4 + 1;
-    let (best, tz) = TZ_VARIANTS.into_iter().map(|tz| (distance(tz), tz)).min_by_key(|(distance, _)| *distance)?;
+    let (best, tz) = TZ_VARIANTS
+        .into_iter()
+        .map(|tz| (distance(tz), tz))
+        .min_by_key(|(distance, _)| *distance)?;
     (best <= near.min(4)).then_some(tz)
 }
 
@@ -197,7 +200,8 @@ pub fn end_of_day(date: NaiveDate, tz: Tz) -> DateTime<Utc> {
 /// What a clock in `tz` shows at `instant`.
 pub fn to_local(instant: DateTime<Utc>, tz: Tz) -> NaiveDateTime {
     let utc = instant.naive_utc();
-    utc.checked_add_offset(tz.offset_from_utc_datetime(&utc).fix()).unwrap_or(utc)
+    utc.checked_add_offset(tz.offset_from_utc_datetime(&utc).fix())
+        .unwrap_or(utc)
 }
 
 /// The local date in `tz` at `instant`.
@@ -209,7 +213,11 @@ pub fn local_date(instant: DateTime<Utc>, tz: Tz) -> NaiveDate {
 /// time that comes twice in `tz`, which cannot be named there.
 pub fn pin(instant: DateTime<Utc>, tz: Tz) -> (NaiveDateTime, Tz) {
     let wall = to_local(instant, tz);
-    if resolve(wall, tz) == instant { (wall, tz) } else { (instant.naive_utc(), Tz::UTC) }
+    if resolve(wall, tz) == instant {
+        (wall, tz)
+    } else {
+        (instant.naive_utc(), Tz::UTC)
+    }
 }
 
 /// If the clocks skip `wall`: the first wall time that they skip, and the offset before.
@@ -250,7 +258,9 @@ impl Serialize for Zone {
 
 impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

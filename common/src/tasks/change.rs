@@ -31,7 +31,7 @@ impl Task {
     /// # Errors
     /// [`Error::Invalid`] if a rule is broken that only the person's settings decide.
     pub async fn create(tx: &mut Tx, viewer: Viewer, new: &NewTask) -> Result<Changed> {
-        let person = Person::load(tx, viewer.user_id).await?;
+        let person = person(tx, viewer).await?;
         let tag_names = tags::normalise(&new.tags, "/tags")?;
         let due = new.due.as_ref().map(|due| due.resolve(person.zone)).transpose()?.unwrap_or_default();
         reminders::check(&new.reminders, &due, "/reminders")?;
@@ -59,7 +59,7 @@ impl Task {
     /// [`Error::NotFound`], [`Error::Stale`] if it is not the version that the caller saw, [`Error::Conflict`] in the
     /// trash, [`Error::Invalid`] if a rule is broken.
     pub async fn patch(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected, patch: &TaskPatch) -> Result<Changed> {
-        let person = Person::load(tx, viewer.user_id).await?;
+        let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         before.refuse_in_trash()?;
         let tag_names = patch.tags.as_ref().map(|names| tags::normalise(names, "/tags")).transpose()?;
@@ -103,7 +103,7 @@ impl Task {
     }
 
     async fn set_status(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected, status: TaskStatus) -> Result<Changed> {
-        let person = Person::load(tx, viewer.user_id).await?;
+        let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         before.refuse_in_trash()?;
         // Reopening what is in progress would lose that it was begun.
@@ -122,7 +122,7 @@ impl Task {
     /// # Errors
     /// As [`Task::patch`].
     pub async fn archive(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected, archived: bool) -> Result<Changed> {
-        let person = Person::load(tx, viewer.user_id).await?;
+        let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         before.refuse_in_trash()?;
         if before.archived_at.is_some() == archived {
@@ -140,7 +140,7 @@ impl Task {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
     pub async fn delete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<()> {
-        let person = Person::load(tx, viewer.user_id).await?;
+        let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         if before.deleted_at.is_none() {
             diesel::update(tasks::table.find(id))
@@ -157,7 +157,7 @@ impl Task {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
     pub async fn restore(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<Changed> {
-        let person = Person::load(tx, viewer.user_id).await?;
+        let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         let none: Option<DateTime<Utc>> = None;
         if before.deleted_at.is_some() {
@@ -198,6 +198,12 @@ impl Task {
             Some(_) => Err(Error::conflict(Code::TaskDeleted, "The task is in the trash. Restore it first.")),
         }
     }
+}
+
+/// The viewer's settings, and the time.
+async fn person(tx: &mut Tx, viewer: Viewer) -> Result<Person> {
+    let now = tx.clock().now();
+    Person::load(tx.conn(), viewer.user_id, now).await
 }
 
 /// The columns that say how far a task is, which hold together (a check in the schema).

@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Task, TaskPriority, TaskStatus, due::DueKind, visible_to};
 use crate::{
     access::Viewer,
+    clock::Now,
     db::{RunQueryDsl as _, sql_condition, sql_expression},
     error::Result,
     ids::TaskId,
@@ -123,6 +124,7 @@ impl Task {
     pub async fn list(
         conn: &mut AsyncPgConnection,
         viewer: Viewer,
+        now: Now,
         filter: &TaskFilter,
         cursor_keys: &[Key],
     ) -> Result<Page<Self>> {
@@ -160,7 +162,7 @@ impl Task {
             query = query.filter(tasks::due_at.ge(instant));
         }
         if let Some(due) = filter.due {
-            let person = Person::load(conn, viewer.user_id).await?;
+            let person = Person::load(conn, viewer.user_id, now).await?;
             let today = zone::local_date(person.now, person.zone);
             let days = match due {
                 DueFilter::Today => Some((today, today)),

@@ -1,1 +1,172 @@
-fn main() {}
+//! `cargo dev`: starts everything from an empty machine. Only std and libc, so that it builds in a second.
+//!
+//! [`stack`] tells the order of things; what each thing is stands in the module of its name.
+
+mod account;
+mod args;
+mod children;
+mod data;
+mod encoding;
+mod error;
+mod help;
+mod install;
+mod os;
+mod ports;
+mod private;
+mod probe;
+mod programs;
+mod servers;
+mod settings;
+mod stack;
+mod state;
+mod terminal;
+mod workspace;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use args::{Command, Dev, Test};
+use children::{Child, Ending, Output};
+use data::{DataDir, TemporaryDir};
+use error::{Context, Error, Result};
+use os::Signals;
+use ports::{Base, free_offset, plan};
+use servers::postgres::Durability;
+use settings::Settings;
+use stack::{Blueprint, Stack};
+use workspace::{Workspace, run};
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if matches!(error, Error::Told { .. }) {
+                terminal::error(&error);
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch() -> Result<()> {
+    let command = args::parse(std::env::args().skip(1))?;
+    if let Command::Help(text) = command {
+        terminal::say(text);
+        return Ok(());
+    }
+    let signals = &Signals::install().context(|| "listen to signals")?;
+    let workspace = &Workspace::find()?;
+    match command {
+        Command::Dev(options) => dev(&options, workspace, signals),
+        Command::Test(options) => test(&options, workspace, signals),
+        Command::Reset { data } => {
+            let data = workspace.data(data.as_deref());
+            if data.exists() {
+                DataDir::open(&data)?.reset()
+            } else {
+                Ok(())
+            }
+        }
+        Command::Seed { data, rest } => seed(&workspace.data(data.as_deref()), &rest, workspace, signals),
+        Command::Smoke { release, rest } => smoke(release, &rest, workspace, signals),
+        Command::Bench { rest } => {
+            private::run_with_servers("bench", Durability::Full, true, workspace, signals, || {
+                let mut command = workspace.binary("tasktracker-dev", true)?;
+                command.arg("bench").args(rest);
+                Ok(command)
+            })
+        }
+        Command::Tool { rest } => {
+            workspace.build(false, signals)?;
+            let mut command = workspace.binary("tasktracker-dev", false)?;
+            command
+                .env("TASKTRACKER_BIN_DIR", workspace.binaries(false))
+                .args(rest);
+            run("tasktracker-dev", command, signals)
+        }
+        Command::Help(_) => Ok(()),
+    }
+}
+
+fn dev(options: &Dev, workspace: &Workspace, signals: &Signals) -> Result<()> {
+    let data = DataDir::open(&workspace.data(options.data.as_deref()))?;
+    let settings = Settings::Environment;
+    let blueprint = Blueprint {
+        workspace,
+        data: &data,
+        options,
+        settings,
+        shown: true,
+        signals,
+    };
+    let mut stack = Stack::new(blueprint)?;
+    let result = stack.start().and_then(|()| stack.watch());
+    stack.stop();
+    result
+}
+
+fn test(options: &Test, workspace: &Workspace, signals: &Signals) -> Result<()> {
+    private::run_with_servers("test", Durability::None, false, workspace, signals, || {
+        let mut command = workspace.cargo();
+        command.arg("test");
+        if options.packages.is_empty() {
+            command.arg("--workspace");
+        }
+        for package in &options.packages {
+            command.args(["--package", package]);
+        }
+        command
+            .args(options.no_fail_fast.then_some("--no-fail-fast"))
+            .args(&options.filter);
+        if !options.rest.is_empty() {
+            command.arg("--").args(&options.rest);
+        }
+        Ok(command)
+    })
+}
+
+fn seed(data: &Path, rest: &[String], workspace: &Workspace, signals: &Signals) -> Result<()> {
+    let api_url = state::api_url(data)?;
+    workspace.build(false, signals)?;
+    let mut command = workspace.binary("tasktracker-dev", false)?;
+    command.args(["seed", "--api-url", &api_url]).args(rest);
+    run("seed", command, signals)
+}
+
+/// A whole stack on free ports, and the README's session against it.
+fn smoke(release: bool, rest: &[String], workspace: &Workspace, signals: &Signals) -> Result<()> {
+    let directory = TemporaryDir::new("smoke")?;
+    let data = directory.data();
+    let settings = Settings::Ours;
+    let mut options = Dev {
+        release,
+        ..Dev::default()
+    };
+    let base = Base::from(settings)?;
+    options.port_offset = free_offset(|offset| plan(base, options.components, options.replicas, offset))?;
+    let mut stack = Stack::new(Blueprint {
+        workspace,
+        data,
+        options: &options,
+        settings,
+        shown: false,
+        signals,
+    })?;
+    let result = stack.start().and_then(|()| {
+        let mut command = workspace.binary("tasktracker-dev", release)?;
+        command
+            .args(["smoke", "--readme"])
+            .arg(workspace.root().join("README.md"));
+        command.arg("--dev-json").arg(data.state_file()).args(rest);
+        let tool = Child::spawn("smoke", command, Output::Terminal, Ending::TOOL)?;
+        stack.run_beside(tool)
+    });
+    if matches!(result, Err(Error::Exit(_))) {
+        stack.last_lines().into_iter().for_each(terminal::say);
+    }
+    stack.stop();
+    if matches!(result, Err(Error::Exit(_) | Error::Told { .. })) {
+        directory.keep_logs();
+    }
+    result
+}

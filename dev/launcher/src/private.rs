@@ -1,0 +1,59 @@
+//! Servers for one run of tests or of a benchmark: empty, and removed afterwards.
+
+use std::process::Command;
+
+use crate::data::TemporaryDir;
+use crate::error::{Error, Result};
+use crate::os::Signals;
+use crate::servers::postgres::Durability;
+use crate::servers::{Servers, Wanted};
+use crate::settings::Settings;
+use crate::workspace::{Workspace, run};
+
+/// Builds the workspace, and runs `command` with `TEST_DATABASE_URL`, `TEST_REDIS_URL`, `TEST_REDIS_SERVER` (the program) and
+/// `TASKTRACKER_BIN_DIR`.
+pub(crate) fn run_with_servers(
+    purpose: &str,
+    durability: Durability,
+    release: bool,
+    workspace: &Workspace,
+    signals: &Signals,
+    command: impl FnOnce() -> Result<Command>,
+) -> Result<()> {
+    let directory = TemporaryDir::new(purpose)?;
+    let data = directory.data();
+    let mut servers = Servers::default();
+    let wanted = Wanted {
+        postgres: true,
+        redis: true,
+        durability,
+    };
+    let result = servers
+        .start(wanted, Settings::Ours, data, &workspace.tools()?, signals)
+        .and_then(|()| workspace.build(release, signals))
+        .and_then(|()| servers.wait_ready(data, signals))
+        .and_then(|()| {
+            let (Some(database), Some(redis), Some(redis_program)) =
+                (&servers.superuser_url, &servers.redis_url, &servers.redis_program)
+            else {
+                return Err(Error::new("the private servers have no URL"));
+            };
+            let mut command = command()?;
+            let binaries = workspace.binaries(release).display().to_string();
+            Settings::Ours.apply(
+                &mut command,
+                &[
+                    ("TEST_DATABASE_URL", database.clone()),
+                    ("TEST_REDIS_URL", redis.clone()),
+                    ("TEST_REDIS_SERVER", redis_program.display().to_string()),
+                    ("TASKTRACKER_BIN_DIR", binaries),
+                ],
+            );
+            run(purpose, command, signals)
+        });
+    servers.stop(&signals.begin_stop());
+    if matches!(result, Err(Error::Told { .. })) {
+        directory.keep_logs();
+    }
+    result
+}
