@@ -52,10 +52,7 @@ impl Clock {
     pub fn instant(&self) -> DateTime<Utc> {
         match self.now() {
             Now(Some(instant)) => instant,
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the one place where the process's clock is read"
-            )]
+            #[expect(clippy::disallowed_methods, reason = "the one place where the process's clock is read")]
             Now(None) => Utc::now().trunc_subsecs(6),
         }
     }

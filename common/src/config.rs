@@ -41,12 +41,7 @@ impl Database {
             statement_timeout: Duration::from_secs(self.database_statement_timeout.into()),
             ..PoolOptions::default()
         };
-        Db::new(
-            self.database_url.expose_secret(),
-            options,
-            Clock::default(),
-            outbox,
-        )
+        Db::new(self.database_url.expose_secret(), options, Clock::default(), outbox)
     }
 }
 
@@ -93,9 +88,7 @@ pub struct Telemetry {
 }
 
 fn log_directives(text: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
+    tracing_subscriber::EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// The form of log lines.
@@ -122,8 +115,7 @@ pub struct Installation {
 }
 
 fn time_zone(text: &str) -> Result<Tz, String> {
-    text.parse()
-        .map_err(|_| "not a name of the IANA time zone database, such as Europe/Berlin".to_owned())
+    text.parse().map_err(|_| "not a name of the IANA time zone database, such as Europe/Berlin".to_owned())
 }
 
 /// The internal port: `/metrics`, `/livez`, `/readyz`. Its default differs by process, so each binary declares it.
@@ -152,16 +144,12 @@ pub fn try_parse<C: Parser>(
     if arguments.is_empty() {
         arguments.push(command.get_name().into());
     }
-    let wants_no_settings = arguments
-        .iter()
-        .any(|a| a == "--help" || a == "-h" || a == "--version" || a == "-V");
+    let wants_no_settings =
+        arguments.iter().any(|a| a == "--help" || a == "-h" || a == "--version" || a == "-V");
     if !wants_no_settings {
         from_files(&command, &mut arguments, environment, &mut problems);
     }
-    let parsed = command
-        .clone()
-        .try_get_matches_from(&arguments)
-        .and_then(|m| C::from_arg_matches(&m));
+    let parsed = command.clone().try_get_matches_from(&arguments).and_then(|m| C::from_arg_matches(&m));
     match parsed {
         Ok(config) if problems.is_empty() => return Ok(config),
         Err(error)
@@ -231,11 +219,7 @@ fn check_each(
         let value = arguments
             .iter()
             .find(|a| is_flag(a, flag))
-            .and_then(|a| {
-                a.to_str()?
-                    .split_once('=')
-                    .map(|(_, value)| OsString::from(value))
-            })
+            .and_then(|a| a.to_str()?.split_once('=').map(|(_, value)| OsString::from(value)))
             .or_else(|| environment(name));
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         match value {
@@ -250,10 +234,8 @@ fn check_each(
                 flag_with_value.push(&value);
                 let alone = Command::new("setting").arg(arg.clone().required(false));
                 if let Err(error) = alone.try_get_matches_from([OsString::from("setting"), flag_with_value]) {
-                    problems.push(format!(
-                        "  {name} {}: {help}\n",
-                        reason(&error, arg.is_hide_env_values_set())
-                    ));
+                    problems
+                        .push(format!("  {name} {}: {help}\n", reason(&error, arg.is_hide_env_values_set())));
                 }
             }
         }
@@ -292,19 +274,11 @@ mod tests {
     fn try_with(environment: &[(&str, &str)]) -> Result<Config, String> {
         // clap reads the process's environment itself; what the test wants goes through flags of the same name.
         let mut arguments = vec![OsString::from("test")];
-        arguments.extend(
-            environment
-                .iter()
-                .filter(|(name, _)| !name.ends_with("_FILE"))
-                .map(|(name, value)| {
-                    OsString::from(format!("--{}={value}", name.to_lowercase().replace('_', "-")))
-                }),
-        );
+        arguments.extend(environment.iter().filter(|(name, _)| !name.ends_with("_FILE")).map(
+            |(name, value)| OsString::from(format!("--{}={value}", name.to_lowercase().replace('_', "-"))),
+        ));
         let lookup = |name: &str| {
-            environment
-                .iter()
-                .find(|(n, _)| *n == name && n.ends_with("_FILE"))
-                .map(|(_, v)| v.into())
+            environment.iter().find(|(n, _)| *n == name && n.ends_with("_FILE")).map(|(_, v)| v.into())
         };
         try_parse(arguments, &lookup).map_err(|error| error.to_string())
     }
@@ -339,10 +313,7 @@ mod tests {
             ("PUBLIC_URL", "https://example.com"),
         ]);
         std::fs::remove_file(&folder).unwrap();
-        assert_eq!(
-            config.unwrap().database.database_url.expose_secret(),
-            "postgres://localhost/x"
-        );
+        assert_eq!(config.unwrap().database.database_url.expose_secret(), "postgres://localhost/x");
         let error = try_with(&[("DATABASE_URL_FILE", "/nonexistent")]).unwrap_err();
         assert!(error.contains("DATABASE_URL_FILE: cannot read"), "{error}");
     }

@@ -40,10 +40,7 @@ impl Outbox {
     pub(crate) fn send(&self, jobs: Vec<DueJob>) {
         let Some(sender) = &self.0 else { return };
         let count = jobs.len();
-        let sent = jobs
-            .into_iter()
-            .take_while(|job| sender.try_send(job.clone()).is_ok())
-            .count();
+        let sent = jobs.into_iter().take_while(|job| sender.try_send(job.clone()).is_ok()).count();
         if sent < count {
             metrics::dispatcher_overflowed(count - sent);
         }

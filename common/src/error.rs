@@ -78,22 +78,12 @@ pub struct FieldError {
 impl FieldError {
     /// An error at a place in the body.
     pub fn at(pointer: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: Some(pointer.into()),
-            parameter: None,
-            code,
-            detail: detail.into(),
-        }
+        Self { pointer: Some(pointer.into()), parameter: None, code, detail: detail.into() }
     }
 
     /// An error in a query parameter or a header.
     pub fn parameter(name: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: None,
-            parameter: Some(name.into()),
-            code,
-            detail: detail.into(),
-        }
+        Self { pointer: None, parameter: Some(name.into()), code, detail: detail.into() }
     }
 }
 
@@ -111,10 +101,7 @@ impl Error {
 
     /// A clash, with what to do about it.
     pub fn conflict(code: Code, detail: impl Into<String>) -> Self {
-        Self::Conflict {
-            code,
-            detail: detail.into(),
-        }
+        Self::Conflict { code, detail: detail.into() }
     }
 }
 
@@ -132,11 +119,7 @@ impl From<DieselError> for Error {
             DieselError::BrokenTransactionManager => true,
             _ => false,
         };
-        if away {
-            Self::Unavailable(error.into())
-        } else {
-            Self::Internal(error.into())
-        }
+        if away { Self::Unavailable(error.into()) } else { Self::Internal(error.into()) }
     }
 }
 
@@ -177,5 +160,42 @@ impl<T> OnConstraint<T> for std::result::Result<T, DieselError> {
             DieselError::DatabaseError(_, info) if info.constraint_name() == Some(name) => error(),
             _ => e.into(),
         })
+    }
+}
+
+/// A message that carries its code through a library which knows only text (serde, garde); [`Coded::read`] takes the
+/// two apart again.
+#[derive(Debug, Clone, Copy)]
+pub struct Coded<T>(pub Code, pub T);
+
+impl<T: std::fmt::Display> std::fmt::Display for Coded<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+impl<'a> Coded<&'a str> {
+    /// The code and the text of a message, if it carries a code.
+    pub fn read(message: &'a str) -> Option<Self> {
+        let (name, text) = message.split_once(": ")?;
+        Code::ALL.iter().find(|code| code.name() == name).map(|code| Self(*code, text))
+    }
+}
+
+/// A rule for a text of one line: so many characters, blanks at its ends not counted, and no control characters,
+/// so that it can stand in a mail header and in a log line.
+pub fn one_line(min: usize, max: usize) -> impl Fn(&String, &()) -> garde::Result {
+    move |text, ()| {
+        let refuse = |code, detail: String| Err(garde::Error::new(Coded(code, detail)));
+        if text.contains(char::is_control) {
+            refuse(
+                Code::ControlCharacter,
+                "Line breaks and control characters are not allowed here.".to_owned(),
+            )
+        } else if !(min..=max).contains(&text.trim().chars().count()) {
+            refuse(Code::InvalidLength, format!("It has {min} to {max} characters."))
+        } else {
+            Ok(())
+        }
     }
 }

@@ -72,10 +72,7 @@ impl Default for Health {
 impl Health {
     /// Registers a loop that has to keep turning. It counts as having turned now.
     pub fn pulse(&self, name: impl Into<String>) -> Pulse {
-        let pulse = Pulse {
-            started: self.0.started,
-            last_ms: Arc::default(),
-        };
+        let pulse = Pulse { started: self.0.started, last_ms: Arc::default() };
         pulse.beat();
         lock(&self.0.pulses).insert(name.into(), pulse.last_ms.clone());
         pulse
@@ -124,10 +121,7 @@ impl Health {
         lock(&self.0.pulses)
             .iter()
             .map(|(name, last)| {
-                (
-                    name.clone(),
-                    Duration::from_millis(now.saturating_sub(last.load(Ordering::Relaxed))),
-                )
+                (name.clone(), Duration::from_millis(now.saturating_sub(last.load(Ordering::Relaxed))))
             })
             .filter(|(_, age)| *age > limit)
             .collect()
@@ -175,9 +169,7 @@ impl Health {
             .map_err(|error| anyhow::anyhow!("INTERNAL_BIND: cannot listen on {bind}: {error}"))?;
         let router = self.router(metrics);
         tokio::spawn(async move {
-            let served = axum::serve(listener, router)
-                .with_graceful_shutdown(stop.cancelled_owned())
-                .await;
+            let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
             if let Err(error) = served {
                 tracing::error!(%error, "the internal port has failed");
             }
@@ -202,11 +194,8 @@ impl Health {
                 "/readyz",
                 get(async move |RawQuery(query): RawQuery| {
                     let problems = health.problems();
-                    let status = if problems.is_empty() {
-                        StatusCode::OK
-                    } else {
-                        StatusCode::SERVICE_UNAVAILABLE
-                    };
+                    let status =
+                        if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                     let text = match (problems.is_empty(), query.as_deref()) {
                         (true, _) => "ok\n".to_owned(),
                         (false, Some("verbose")) => problems.join("\n") + "\n",

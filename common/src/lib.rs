@@ -18,6 +18,11 @@ pub mod telemetry;
 pub mod zone;
 
 // Nouns: the row, its rules, its queries.
+pub mod tags;
+pub mod tasks {
+    //! Tasks (the slice lands with reminders).
+    pub mod due;
+}
 pub mod users;
 
 // Later: what is owed, and how it reaches a worker.
@@ -27,3 +32,4 @@ pub mod ledger;
 
 #[cfg(feature = "testing")]
 pub mod testing;
+

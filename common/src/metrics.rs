@@ -21,132 +21,57 @@ pub enum Kind {
 use Kind::{Counter, Gauge, Histogram};
 
 /// From half a millisecond to ten seconds: what happens while somebody waits.
-const FAST: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
+const FAST: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// From a millisecond to an hour: what happens later.
-const SLOW: &[f64] = &[
-    0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
-];
+const SLOW: &[f64] =
+    &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
 /// All metrics: name, kind, help.
 pub const METRICS: &[(&str, Kind, &str)] = &[
-    (
-        "http_requests_total",
-        Counter,
-        "Requests by method, route template and status",
-    ),
-    (
-        "http_request_duration_seconds",
-        Histogram(FAST),
-        "Time from a request's head to its answer's head",
-    ),
-    (
-        "tasktracker_jobs_total",
-        Counter,
-        "Attempts that ended, by queue, kind and outcome",
-    ),
-    (
-        "tasktracker_job_duration_seconds",
-        Histogram(SLOW),
-        "Time that a handler ran",
-    ),
-    (
-        "tasktracker_job_wait_seconds",
-        Histogram(SLOW),
-        "Time from due to started",
-    ),
-    (
-        "tasktracker_queue_jobs",
-        Gauge,
-        "Unfinished jobs in the ledger by queue and state",
-    ),
+    ("http_requests_total", Counter, "Requests by method, route template and status"),
+    ("http_request_duration_seconds", Histogram(FAST), "Time from a request's head to its answer's head"),
+    ("tasktracker_jobs_total", Counter, "Attempts that ended, by queue, kind and outcome"),
+    ("tasktracker_job_duration_seconds", Histogram(SLOW), "Time that a handler ran"),
+    ("tasktracker_job_wait_seconds", Histogram(SLOW), "Time from due to started"),
+    ("tasktracker_queue_jobs", Gauge, "Unfinished jobs in the ledger by queue and state"),
     (
         "tasktracker_queue_oldest_ready_age_seconds",
         Gauge,
         "Age of the oldest job that is due and not started",
     ),
-    (
-        "tasktracker_worker_last_fetch_timestamp_seconds",
-        Gauge,
-        "When the fetch loop last completed a round",
-    ),
-    (
-        "tasktracker_relay_pushed_total",
-        Counter,
-        "Jobs that the relay pushed because no dispatcher had",
-    ),
-    (
-        "tasktracker_reconcile_repushed_total",
-        Counter,
-        "Jobs that Redis had lost and that were pushed again",
-    ),
+    ("tasktracker_worker_last_fetch_timestamp_seconds", Gauge, "When the fetch loop last completed a round"),
+    ("tasktracker_relay_pushed_total", Counter, "Jobs that the relay pushed because no dispatcher had"),
+    ("tasktracker_reconcile_repushed_total", Counter, "Jobs that Redis had lost and that were pushed again"),
     (
         "tasktracker_dispatcher_overflow_total",
         Counter,
         "Committed jobs left to the relay because the outbox was full",
     ),
-    (
-        "tasktracker_scheduler_ticks_total",
-        Counter,
-        "Cron slots by schedule and result",
-    ),
+    ("tasktracker_scheduler_ticks_total", Counter, "Cron slots by schedule and result"),
     (
         "tasktracker_reminder_lateness_seconds",
         Histogram(SLOW),
         "Time from a fire's instant to its mail's acceptance",
     ),
-    (
-        "tasktracker_reminders_due_unsent",
-        Gauge,
-        "Fires that are due and neither sent nor settled",
-    ),
-    (
-        "tasktracker_reminder_fires_total",
-        Counter,
-        "Fires that were settled, by state and reason",
-    ),
-    (
-        "tasktracker_smtp_send_seconds",
-        Histogram(FAST),
-        "Time of an SMTP transaction",
-    ),
+    ("tasktracker_reminders_due_unsent", Gauge, "Fires that are due and neither sent nor settled"),
+    ("tasktracker_reminder_fires_total", Counter, "Fires that were settled, by state and reason"),
+    ("tasktracker_smtp_send_seconds", Histogram(FAST), "Time of an SMTP transaction"),
     ("tasktracker_smtp_errors_total", Counter, "SMTP failures by class"),
-    (
-        "tasktracker_task_operations_total",
-        Counter,
-        "Changes of tasks by operation",
-    ),
-    (
-        "tasktracker_auth_events_total",
-        Counter,
-        "Registrations, logins, refreshes and logouts by result",
-    ),
-    (
-        "tasktracker_rate_limited_total",
-        Counter,
-        "Requests refused by a limiter, by bucket",
-    ),
+    ("tasktracker_task_operations_total", Counter, "Changes of tasks by operation"),
+    ("tasktracker_auth_events_total", Counter, "Registrations, logins, refreshes and logouts by result"),
+    ("tasktracker_rate_limited_total", Counter, "Requests refused by a limiter, by bucket"),
     (
         "tasktracker_rate_limiter_fallback_total",
         Counter,
         "Decisions of the local limiter because Redis was away",
     ),
-    (
-        "tasktracker_db_pool_connections",
-        Gauge,
-        "Pooled connections by state",
-    ),
+    ("tasktracker_db_pool_connections", Gauge, "Pooled connections by state"),
     (
         "tasktracker_tx_dropped_total",
         Counter,
         "Transactions dropped without a commit; their connection was closed",
     ),
-    (
-        "tasktracker_redis_up",
-        Gauge,
-        "1 if the last command to Redis succeeded",
-    ),
+    ("tasktracker_redis_up", Gauge, "1 if the last command to Redis succeeded"),
     (
         "tasktracker_invalid_zone_total",
         Counter,

@@ -48,14 +48,7 @@ impl<T> Page<T> {
             Some(last) if has_more => Some(cursors.write(&keys(last))?),
             _ => None,
         };
-        Ok(Self {
-            data: rows,
-            page: PageInfo {
-                next_cursor,
-                has_more,
-                limit,
-            },
-        })
+        Ok(Self { data: rows, page: PageInfo { next_cursor, has_more, limit } })
     }
 }
 
@@ -79,18 +72,12 @@ impl<'a> Cursors<'a> {
     /// If the filters cannot be written.
     pub fn new(keys: &'a [Key], name: &str, filters: &impl Serialize) -> Result<Self> {
         let filters = serde_json::to_vec(&(name, filters)).map_err(|error| Error::Internal(error.into()))?;
-        Ok(Self {
-            keys,
-            filters: URL_SAFE_NO_PAD.encode(&Sha256::digest(filters)[..12]),
-        })
+        Ok(Self { keys, filters: URL_SAFE_NO_PAD.encode(&Sha256::digest(filters)[..12]) })
     }
 
     fn write<K: Serialize>(&self, keys: &K) -> Result<String> {
-        let content = serde_json::to_vec(&Content {
-            keys,
-            filters: self.filters.clone(),
-        })
-        .map_err(|error| Error::Internal(error.into()))?;
+        let content = serde_json::to_vec(&Content { keys, filters: self.filters.clone() })
+            .map_err(|error| Error::Internal(error.into()))?;
         let Some(key) = self.keys.first() else {
             return Err(Error::Internal(anyhow::anyhow!("no key for cursors")));
         };
@@ -105,25 +92,16 @@ impl<'a> Cursors<'a> {
     pub fn read<K: DeserializeOwned>(&self, cursor: &str) -> Result<K> {
         let refused =
             |detail: &str| Error::Malformed(FieldError::parameter("cursor", Code::InvalidCursor, detail));
-        let signed = URL_SAFE_NO_PAD
-            .decode(cursor)
-            .map_err(|_| refused("The cursor is damaged."))?;
-        let (signature, content) = signed
-            .split_at_checked(16)
-            .ok_or_else(|| refused("The cursor is too short."))?;
-        if !self
-            .keys
-            .iter()
-            .any(|key| key.verify_truncated(content, signature))
-        {
+        let signed = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused("The cursor is damaged."))?;
+        let (signature, content) =
+            signed.split_at_checked(16).ok_or_else(|| refused("The cursor is too short."))?;
+        if !self.keys.iter().any(|key| key.verify_truncated(content, signature)) {
             return Err(refused("The cursor was not made here."));
         }
         let content: Content<K> =
             serde_json::from_slice(content).map_err(|_| refused("The cursor is of another list."))?;
         if content.filters != self.filters {
-            return Err(refused(
-                "The cursor came with other filters. Start again without one.",
-            ));
+            return Err(refused("The cursor came with other filters. Start again without one."));
         }
         Ok(content.keys)
     }
@@ -149,18 +127,8 @@ mod tests {
         assert_eq!((page.data.len(), page.page.has_more), (2, true));
         let cursor = page.page.next_cursor.unwrap();
         assert_eq!(open.read::<i32>(&cursor).unwrap(), 2);
-        assert!(
-            Cursors::new(&keys, "tasks", &"done")
-                .unwrap()
-                .read::<i32>(&cursor)
-                .is_err()
-        );
-        assert!(
-            Cursors::new(&keys, "users", &"open")
-                .unwrap()
-                .read::<i32>(&cursor)
-                .is_err()
-        );
+        assert!(Cursors::new(&keys, "tasks", &"done").unwrap().read::<i32>(&cursor).is_err());
+        assert!(Cursors::new(&keys, "users", &"open").unwrap().read::<i32>(&cursor).is_err());
     }
 
     #[test]
@@ -172,10 +140,7 @@ mod tests {
             let mut damaged = cursor.clone().into_bytes();
             damaged[position] = if damaged[position] == b'A' { b'B' } else { b'A' };
             let damaged = String::from_utf8(damaged).unwrap();
-            assert!(
-                list.read::<i32>(&damaged).is_err() || damaged == cursor,
-                "{damaged}"
-            );
+            assert!(list.read::<i32>(&damaged).is_err() || damaged == cursor, "{damaged}");
         }
         for bad in ["", "x", "%%%", "AAAA"] {
             assert!(list.read::<i32>(bad).is_err());

@@ -58,9 +58,7 @@ impl std::fmt::Debug for SecretKeys {
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Key")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -72,28 +70,18 @@ impl FromStr for SecretKeys {
                             `echo \"k1:$(openssl rand -base64 32)\"`";
         let mut keys: Vec<SecretKey> = Vec::new();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (id, secret) = part
-                .split_once(':')
-                .ok_or_else(|| format!("a key has no id; {FORM}"))?;
-            let secret = STANDARD
-                .decode(secret)
-                .map_err(|_| format!("the key `{id}` is not base64; {FORM}"))?;
+            let (id, secret) = part.split_once(':').ok_or_else(|| format!("a key has no id; {FORM}"))?;
+            let secret =
+                STANDARD.decode(secret).map_err(|_| format!("the key `{id}` is not base64; {FORM}"))?;
             if secret.len() < 32 {
                 return Err(format!("the key `{id}` has {} bytes; {FORM}", secret.len()));
             }
             if id.is_empty() || keys.iter().any(|key| key.id == id) {
                 return Err(format!("the key id `{id}` is empty or there twice; {FORM}"));
             }
-            keys.push(SecretKey {
-                id: id.to_owned(),
-                secret,
-            });
+            keys.push(SecretKey { id: id.to_owned(), secret });
         }
-        if keys.is_empty() {
-            Err(format!("there is no key; {FORM}"))
-        } else {
-            Ok(Self(keys))
-        }
+        if keys.is_empty() { Err(format!("there is no key; {FORM}")) } else { Ok(Self(keys)) }
     }
 }
 
@@ -108,13 +96,8 @@ impl SecretKeys {
                     clippy::expect_used,
                     reason = "32 bytes are less than the 8160 that HKDF-SHA256 gives"
                 )]
-                Hkdf::<Sha256>::new(None, &key.secret)
-                    .expand(purpose.info(), &mut bytes)
-                    .expect("32 bytes");
-                Key {
-                    id: key.id.clone(),
-                    bytes,
-                }
+                Hkdf::<Sha256>::new(None, &key.secret).expand(purpose.info(), &mut bytes).expect("32 bytes");
+                Key { id: key.id.clone(), bytes }
             })
             .collect()
     }

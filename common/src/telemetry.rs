@@ -29,10 +29,8 @@ pub fn init(process: &'static str, config: &Telemetry) -> anyhow::Result<()> {
             .with_writer(std::io::stderr);
         registry.with(layer).try_init()?;
     } else {
-        let layer = tracing_subscriber::fmt::layer()
-            .compact()
-            .with_target(false)
-            .with_writer(std::io::stderr);
+        let layer =
+            tracing_subscriber::fmt::layer().compact().with_target(false).with_writer(std::io::stderr);
         registry.with(layer).try_init()?;
     }
     tracing::info!(process, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -67,18 +65,13 @@ impl Origin {
     /// The origin that a request's headers tell: a request id of at most 64 safe characters, or a new one; the same
     /// trace with a span of ours, or a new trace.
     pub fn of_headers(request_id: Option<&str>, traceparent: Option<&str>) -> Self {
-        let request_id = request_id
-            .filter(|id| is_safe_id(id))
-            .map_or_else(new_request_id, str::to_owned);
+        let request_id = request_id.filter(|id| is_safe_id(id)).map_or_else(new_request_id, str::to_owned);
         let span: u64 = rand::random::<u64>().max(1);
         let traceparent = match traceparent.and_then(trace_of) {
             Some((trace, flags)) => format!("00-{trace}-{span:016x}-{flags}"),
             None => format!("00-{:032x}-{span:016x}-00", rand::random::<u128>().max(1)),
         };
-        Self {
-            request_id: Some(request_id),
-            traceparent: Some(traceparent),
-        }
+        Self { request_id: Some(request_id), traceparent: Some(traceparent) }
     }
 }
 
@@ -87,10 +80,7 @@ fn new_request_id() -> String {
 }
 
 fn is_safe_id(id: &str) -> bool {
-    (1..=64).contains(&id.len())
-        && id
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
 }
 
 /// The trace id and flags of a valid `traceparent`.
@@ -98,10 +88,7 @@ fn trace_of(header: &str) -> Option<(&str, &str)> {
     let mut parts = header.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length: usize| {
-        text.len() == length
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let zero = |text: &str| text.bytes().all(|b| b == b'0');
     let valid = hex(version, 2)
@@ -127,11 +114,7 @@ mod tests {
         let traceparent = origin.traceparent.unwrap();
         assert!(traceparent.starts_with(&format!("00-{trace}-")) && traceparent.ends_with("-01"));
         assert!(!traceparent.contains("00f067aa0ba902b7"), "the span is ours");
-        for bad in [
-            "",
-            "00-x",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
+        for bad in ["", "00-x", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] {
             let other = Origin::of_headers(None, Some(bad)).traceparent.unwrap();
             assert!(trace_of(&other).is_some() && !other.contains(trace));
         }

@@ -1,10 +1,6 @@
 //! What tests of every crate share: a database of their own and a clock that stands still. The servers are real and
 //! given by `TEST_DATABASE_URL` and `TEST_REDIS_URL`; `cargo dev test` starts them.
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot set itself up has failed"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Bool, Text};
@@ -42,9 +38,7 @@ fn with(url: &str, role: &str, database: &str) -> String {
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
 async fn template(server: &str) -> String {
-    let mut conn = AsyncPgConnection::establish(server)
-        .await
-        .expect("TEST_DATABASE_URL can be reached");
+    let mut conn = AsyncPgConnection::establish(server).await.expect("TEST_DATABASE_URL can be reached");
     let name = format!("tt_template_{}", env!("TASKTRACKER_MIGRATIONS"));
     // Test binaries may run at the same time: one makes it, the others wait.
     diesel::sql_query("SELECT pg_advisory_lock($1)")
@@ -65,14 +59,9 @@ async fn template(server: &str) -> String {
             format!("DROP DATABASE IF EXISTS {name}"),
             format!("CREATE DATABASE {name} OWNER tasktracker_owner"),
         ] {
-            diesel::sql_query(statement)
-                .execute(&mut conn)
-                .await
-                .expect("the template can be made");
+            diesel::sql_query(statement).execute(&mut conn).await.expect("the template can be made");
         }
-        db::run_migrations(&with(server, "tasktracker_owner", &name))
-            .await
-            .expect("the migrations run");
+        db::run_migrations(&with(server, "tasktracker_owner", &name)).await.expect("the migrations run");
         diesel::sql_query(format!("ALTER DATABASE {name} IS_TEMPLATE true"))
             .execute(&mut conn)
             .await
@@ -87,15 +76,11 @@ impl TestDatabase {
         let server = setting("TEST_DATABASE_URL");
         let template = TEMPLATE.get_or_init(|| template(&server)).await;
         let name = format!("tt_{}", uuid::Uuid::now_v7().simple());
-        let mut conn = AsyncPgConnection::establish(&server)
+        let mut conn = AsyncPgConnection::establish(&server).await.expect("TEST_DATABASE_URL can be reached");
+        diesel::sql_query(format!("CREATE DATABASE {name} TEMPLATE {template} OWNER tasktracker_owner"))
+            .execute(&mut conn)
             .await
-            .expect("TEST_DATABASE_URL can be reached");
-        diesel::sql_query(format!(
-            "CREATE DATABASE {name} TEMPLATE {template} OWNER tasktracker_owner"
-        ))
-        .execute(&mut conn)
-        .await
-        .expect("a database for the test");
+            .expect("a database for the test");
         Self {
             app_url: with(&server, "tasktracker_app", &name),
             owner_url: with(&server, "tasktracker_owner", &name),
@@ -105,14 +90,8 @@ impl TestDatabase {
     /// A pool as the application has it, by `clock`; what is committed and due can be read from the receiver.
     pub fn open(&self, clock: Clock) -> (Db, mpsc::Receiver<DueJob>) {
         let (outbox, due) = Outbox::new();
-        let options = PoolOptions {
-            size: 8,
-            ..PoolOptions::default()
-        };
-        (
-            Db::new(&self.app_url, options, clock, outbox).expect("the URL is good"),
-            due,
-        )
+        let options = PoolOptions { size: 8, ..PoolOptions::default() };
+        (Db::new(&self.app_url, options, clock, outbox).expect("the URL is good"), due)
     }
 }
 

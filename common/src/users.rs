@@ -50,11 +50,6 @@ impl Person {
             .await
             .optional()?
             .ok_or(Error::NotFound("account"))?;
-        Ok(Self {
-            id,
-            zone: zone.tz(),
-            day_start,
-            now,
-        })
+        Ok(Self { id, zone: zone.tz(), day_start, now })
     }
 }

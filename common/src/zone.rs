@@ -18,7 +18,10 @@ use diesel::sql_types::Text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
-use crate::metrics;
+use crate::{
+    error::{Code, Coded},
+    metrics,
+};
 
 /// A time zone as a row stores it: an IANA name such as `Europe/Berlin`.
 ///
@@ -163,10 +166,8 @@ fn nearest(name: &str) -> Option<Tz> {
             .min(by_city)
     };
     let near = wanted.len() / 4 + 1;
-    let (best, tz) = TZ_VARIANTS
-        .into_iter()
-        .map(|tz| (distance(tz), tz))
-        .min_by_key(|(distance, _)| *distance)?;
+    let (best, tz) =
+        TZ_VARIANTS.into_iter().map(|tz| (distance(tz), tz)).min_by_key(|(distance, _)| *distance)?;
     (best <= near.min(4)).then_some(tz)
 }
 
@@ -200,8 +201,7 @@ pub fn end_of_day(date: NaiveDate, tz: Tz) -> DateTime<Utc> {
 /// What a clock in `tz` shows at `instant`.
 pub fn to_local(instant: DateTime<Utc>, tz: Tz) -> NaiveDateTime {
     let utc = instant.naive_utc();
-    utc.checked_add_offset(tz.offset_from_utc_datetime(&utc).fix())
-        .unwrap_or(utc)
+    utc.checked_add_offset(tz.offset_from_utc_datetime(&utc).fix()).unwrap_or(utc)
 }
 
 /// The local date in `tz` at `instant`.
@@ -213,11 +213,7 @@ pub fn local_date(instant: DateTime<Utc>, tz: Tz) -> NaiveDate {
 /// time that comes twice in `tz`, which cannot be named there.
 pub fn pin(instant: DateTime<Utc>, tz: Tz) -> (NaiveDateTime, Tz) {
     let wall = to_local(instant, tz);
-    if resolve(wall, tz) == instant {
-        (wall, tz)
-    } else {
-        (instant.naive_utc(), Tz::UTC)
-    }
+    if resolve(wall, tz) == instant { (wall, tz) } else { (instant.naive_utc(), Tz::UTC) }
 }
 
 /// If the clocks skip `wall`: the first wall time that they skip, and the offset before.
@@ -258,9 +254,9 @@ impl Serialize for Zone {
 
 impl<'de> Deserialize<'de> for Zone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
+        let name = String::deserialize(deserializer)?;
+        name.parse()
+            .map_err(|error: UnknownZone| serde::de::Error::custom(Coded(Code::InvalidTimeZone, error)))
     }
 }
 

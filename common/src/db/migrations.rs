@@ -27,9 +27,7 @@ pub async fn run_migrations(owner_url: &str) -> anyhow::Result<Vec<String>> {
         .await?;
     // The lock is the connection's: it goes with it.
     let mut harness = AsyncMigrationHarness::new(conn);
-    let ran = harness
-        .run_pending_migrations(MIGRATIONS)
-        .map_err(|error| anyhow::anyhow!(error))?;
+    let ran = harness.run_pending_migrations(MIGRATIONS).map_err(|error| anyhow::anyhow!(error))?;
     Ok(ran.iter().map(ToString::to_string).collect())
 }
 
@@ -45,10 +43,8 @@ pub async fn schema_is_current(conn: &mut AsyncPgConnection) -> Result<bool> {
 
     let known = diesel::migration::MigrationSource::<Pg>::migrations(&MIGRATIONS)
         .map_err(|error| Error::Internal(anyhow::anyhow!(error)))?;
-    let ran: Vec<String> = __diesel_schema_migrations::table
-        .select(__diesel_schema_migrations::version)
-        .load(conn)
-        .await?;
+    let ran: Vec<String> =
+        __diesel_schema_migrations::table.select(__diesel_schema_migrations::version).load(conn).await?;
     Ok(known.iter().all(|migration| {
         let version = migration.name().version().to_string();
         ran.contains(&version)

@@ -31,11 +31,7 @@ pub struct PoolOptions {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        Self {
-            size: 10,
-            wait: Duration::from_secs(2),
-            statement_timeout: Duration::from_secs(10),
-        }
+        Self { size: 10, wait: Duration::from_secs(2), statement_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -53,11 +49,8 @@ impl Db {
     /// # Errors
     /// If `url` cannot be read.
     pub fn new(url: &str, options: PoolOptions, clock: Clock, outbox: Outbox) -> anyhow::Result<Self> {
-        url.parse::<tokio_postgres::Config>()
-            .context("DATABASE_URL is not a PostgreSQL URL")?;
-        let session = Session::Application {
-            statement_timeout: options.statement_timeout,
-        };
+        url.parse::<tokio_postgres::Config>().context("DATABASE_URL is not a PostgreSQL URL")?;
+        let session = Session::Application { statement_timeout: options.statement_timeout };
         let mut config = ManagerConfig::default();
         // A query per checkout would cost as much as many of ours; a broken connection shows at its first use.
         config.recycling_method = RecyclingMethod::Fast;
@@ -125,12 +118,7 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
         ),
         Session::Owner => "-c lock_timeout=10000".to_owned(),
     };
-    let options = [
-        config.get_options().unwrap_or_default(),
-        &limits,
-        "-c TimeZone=UTC",
-    ]
-    .join(" ");
+    let options = [config.get_options().unwrap_or_default(), &limits, "-c TimeZone=UTC"].join(" ");
     config.options(options);
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(3));
@@ -139,10 +127,8 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
         config.application_name("tasktracker");
     }
     if config.get_ssl_mode() == SslMode::Disable || is_local(&config) {
-        let (client, connection) = config
-            .connect(tokio_postgres::NoTls)
-            .await
-            .map_err(|e| bad(&report(&e)))?;
+        let (client, connection) =
+            config.connect(tokio_postgres::NoTls).await.map_err(|e| bad(&report(&e)))?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await
     } else {
         let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls_config());
@@ -153,16 +139,11 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
 
 /// Whether every host is a unix socket, where TLS makes no sense.
 fn is_local(config: &tokio_postgres::Config) -> bool {
-    config
-        .get_hosts()
-        .iter()
-        .all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
+    config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
 }
 
 fn tls_config() -> rustls::ClientConfig {
-    let roots = rustls::RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     #[expect(clippy::expect_used, reason = "ring supports the default protocol versions")]
     let builder = rustls::ClientConfig::builder_with_provider(provider)

@@ -21,11 +21,7 @@ impl<'a, Id> Statement<'a, Id> {
         text: &'static str,
         arguments: Vec<(&'static str, Box<dyn QueryFragment<Pg> + Send + 'a>)>,
     ) -> Self {
-        Self {
-            text,
-            arguments,
-            id: PhantomData,
-        }
+        Self { text, arguments, id: PhantomData }
     }
 }
 
@@ -35,11 +31,8 @@ impl<Id> QueryFragment<Pg> for Statement<'_, Id> {
         while let Some((before, after)) = rest.split_once('{') {
             out.push_sql(before);
             let (name, after) = after.split_once('}').ok_or_else(|| unknown(self.text))?;
-            let (_, argument) = self
-                .arguments
-                .iter()
-                .find(|(known, _)| *known == name)
-                .ok_or_else(|| unknown(name))?;
+            let (_, argument) =
+                self.arguments.iter().find(|(known, _)| *known == name).ok_or_else(|| unknown(name))?;
             argument.walk_ast(out.reborrow())?;
             rest = after;
         }

@@ -31,23 +31,13 @@ impl Tx {
         outbox: Outbox,
     ) -> Result<Self> {
         Manager::begin_transaction(&mut *conn).await?;
-        Ok(Self {
-            conn: Some(conn),
-            clock,
-            outbox,
-            due: Vec::new(),
-        })
+        Ok(Self { conn: Some(conn), clock, outbox, due: Vec::new() })
     }
 
     /// The connection, for statements inside the transaction.
     pub fn conn(&mut self) -> &mut AsyncPgConnection {
-        #[expect(
-            clippy::expect_used,
-            reason = "only `commit` takes it, and that consumes the Tx"
-        )]
-        self.conn
-            .as_mut()
-            .expect("a Tx has its connection until it is committed")
+        #[expect(clippy::expect_used, reason = "only `commit` takes it, and that consumes the Tx")]
+        self.conn.as_mut().expect("a Tx has its connection until it is committed")
     }
 
     /// The clock by which this transaction decides.

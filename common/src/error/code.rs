@@ -132,9 +132,7 @@ impl PartialSchema for Code {
         utoipa::openapi::ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::Type::String)
             .enum_values(Some(Self::ALL.iter().map(|code| code.name())))
-            .description(Some(
-                "A stable error code; each is explained at `/problems/{code}`.",
-            ))
+            .description(Some("A stable error code; each is explained at `/problems/{code}`."))
             .into()
     }
 }
@@ -151,18 +149,13 @@ mod tests {
 
     #[test]
     fn codes_are_append_only() {
-        let now: String = Code::ALL
-            .iter()
-            .map(|code| format!("{} {}\n", code.status(), code.name()))
-            .collect();
+        let now: String =
+            Code::ALL.iter().map(|code| format!("{} {}\n", code.status(), code.name())).collect();
         let golden = include_str!("codes.golden");
         assert!(
             now.starts_with(golden),
             "a code of codes.golden was renamed, moved or removed; clients match on them"
         );
-        assert_eq!(
-            now, golden,
-            "a new code: append it to common/src/error/codes.golden"
-        );
+        assert_eq!(now, golden, "a new code: append it to common/src/error/codes.golden");
     }
 }

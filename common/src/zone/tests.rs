@@ -21,11 +21,7 @@ fn a_gap_is_read_with_the_offset_before_it() {
     for (text, tz, expected) in [
         ("2026-03-29T02:30:00", Europe::Berlin, "2026-03-29T01:30:00Z"),
         ("2026-03-08T02:00:00", America::New_York, "2026-03-08T07:00:00Z"),
-        (
-            "2026-10-04T02:15:00",
-            Australia::Lord_Howe,
-            "2026-10-03T15:45:00Z",
-        ),
+        ("2026-10-04T02:15:00", Australia::Lord_Howe, "2026-10-03T15:45:00Z"),
         ("2011-12-30T12:00:00", Pacific::Apia, "2011-12-30T22:00:00Z"),
     ] {
         assert_eq!(resolve(wall(text), tz), utc(expected), "{text} {tz}");
@@ -36,11 +32,7 @@ fn a_gap_is_read_with_the_offset_before_it() {
 fn a_time_that_comes_twice_is_its_first_occurrence() {
     for (text, tz, expected) in [
         ("2026-10-25T02:30:00", Europe::Berlin, "2026-10-25T00:30:00Z"),
-        (
-            "2026-04-05T01:45:00",
-            Australia::Lord_Howe,
-            "2026-04-04T14:45:00Z",
-        ),
+        ("2026-04-05T01:45:00", Australia::Lord_Howe, "2026-04-04T14:45:00Z"),
         ("2018-02-17T23:30:00", America::Sao_Paulo, "2018-02-18T01:30:00Z"),
     ] {
         assert_eq!(resolve(wall(text), tz), utc(expected), "{text} {tz}");
@@ -65,23 +57,14 @@ fn a_day_starts_at_its_first_instant() {
     ] {
         assert_eq!(start_of_day(day(date), tz), utc(expected), "{date} {tz}");
     }
-    assert_eq!(
-        end_of_day(day("2026-10-25"), Europe::Berlin),
-        utc("2026-10-25T23:00:00Z")
-    );
+    assert_eq!(end_of_day(day("2026-10-25"), Europe::Berlin), utc("2026-10-25T23:00:00Z"));
 }
 
 #[test]
 fn the_second_occurrence_is_pinned_in_utc() {
     let (first, second) = (utc("2026-10-25T00:30:00Z"), utc("2026-10-25T01:30:00Z"));
-    assert_eq!(
-        pin(first, Europe::Berlin),
-        (wall("2026-10-25T02:30:00"), Europe::Berlin)
-    );
-    assert_eq!(
-        pin(second, Europe::Berlin),
-        (wall("2026-10-25T01:30:00"), Tz::UTC)
-    );
+    assert_eq!(pin(first, Europe::Berlin), (wall("2026-10-25T02:30:00"), Europe::Berlin));
+    assert_eq!(pin(second, Europe::Berlin), (wall("2026-10-25T01:30:00"), Tz::UTC));
 }
 
 #[test]
@@ -107,11 +90,7 @@ fn an_unknown_name_suggests_a_near_one() {
         ("Asia/Kolkatta", "Asia/Kolkata"),
         ("utc", "UTC"),
     ] {
-        assert_eq!(
-            parse(name).unwrap_err().suggestion().map(Tz::name),
-            Some(suggestion),
-            "{name}"
-        );
+        assert_eq!(parse(name).unwrap_err().suggestion().map(Tz::name), Some(suggestion), "{name}");
     }
     assert_eq!(
         parse("Europe/Berln").unwrap_err().to_string(),
@@ -120,11 +99,7 @@ fn an_unknown_name_suggests_a_near_one() {
     for name in ["Mars/Base", "", "   ", "\r\nX-Header: 1"] {
         let error = parse(name).unwrap_err();
         assert_eq!(error.suggestion(), None, "{name}");
-        assert!(
-            error
-                .to_string()
-                .ends_with(r#"give an IANA name such as "Europe/Berlin" or "UTC""#)
-        );
+        assert!(error.to_string().ends_with(r#"give an IANA name such as "Europe/Berlin" or "UTC""#));
         assert!(!error.to_string().contains('\n'));
     }
     assert!(parse(&"x".repeat(1_000_000)).unwrap_err().to_string().len() < 100);
@@ -134,7 +109,7 @@ fn an_unknown_name_suggests_a_near_one() {
 fn t32_an_unknown_stored_name_falls_back_to_the_instance() {
     let stored = Zone::stored("Mars/Base");
     assert_eq!((stored.name(), stored.known()), ("Mars/Base", None));
-    assert_eq!(stored.tz(), Europe::Berlin);
+    assert_eq!(stored.tz(), instance());
     assert_eq!(serde_json::to_string(&stored).unwrap(), r#""Mars/Base""#);
     assert_eq!(Zone::stored("Asia/Tokyo").tz(), Asia::Tokyo);
 }
@@ -160,31 +135,22 @@ impl Oracle {
             let at = from + TimeDelta::minutes(minute);
             (at, at.with_timezone(&tz).naive_local())
         });
-        Oracle {
-            shown: shown.collect(),
-        }
+        Oracle { shown: shown.collect() }
     }
 
     fn resolve(&self, wall: NaiveDateTime) -> DateTime<Utc> {
         match self.shown.iter().find(|(_, shown)| *shown == wall) {
             Some((at, _)) => *at,
             None => {
-                let skipped = self
-                    .shown
-                    .windows(2)
-                    .find(|pair| pair[0].1 < wall && wall < pair[1].1)
-                    .unwrap();
+                let skipped =
+                    self.shown.windows(2).find(|pair| pair[0].1 < wall && wall < pair[1].1).unwrap();
                 skipped[0].0 + (wall - skipped[0].1)
             }
         }
     }
 
     fn start_of_day(&self, date: NaiveDate) -> DateTime<Utc> {
-        self.shown
-            .iter()
-            .find(|(_, shown)| shown.date() >= date)
-            .unwrap()
-            .0
+        self.shown.iter().find(|(_, shown)| shown.date() >= date).unwrap().0
     }
 }
 
@@ -211,10 +177,7 @@ fn moments() -> impl Strategy<Value = (Tz, NaiveDateTime)> {
         .prop_map(|(tz, days)| (tz, day("1973-01-01") + Days::new(days)));
     let near = (prop_oneof![odd, any], -1..=1i64, 0..24 * 60i64);
     near.prop_map(|((tz, date), days, minute)| {
-        (
-            tz,
-            date.and_time(NaiveTime::MIN) + TimeDelta::days(days) + TimeDelta::minutes(minute),
-        )
+        (tz, date.and_time(NaiveTime::MIN) + TimeDelta::days(days) + TimeDelta::minutes(minute))
     })
 }
 

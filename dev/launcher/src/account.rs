@@ -64,11 +64,7 @@ fn find(passwd: &str, name: &str) -> Option<Account> {
         }
         let uid = fields.nth(1)?.parse().ok()?;
         let gid = fields.next()?.parse().ok()?;
-        Some(Account {
-            name: name.to_owned(),
-            uid,
-            gid,
-        })
+        Some(Account { name: name.to_owned(), uid, gid })
     })
 }
 
@@ -80,11 +76,7 @@ mod tests {
 
     #[test]
     fn reads_passwd() {
-        let postgres = Account {
-            name: "postgres".into(),
-            uid: 101,
-            gid: 104,
-        };
+        let postgres = Account { name: "postgres".into(), uid: 101, gid: 104 };
         assert_eq!(find(PASSWD, "postgres"), Some(postgres));
         assert_eq!(find(PASSWD, "nobody"), None);
         assert_eq!(find(PASSWD, "broken"), None);
@@ -92,18 +84,11 @@ mod tests {
 
     #[test]
     fn the_most_specific_class_decides_who_may_enter() {
-        let account = Account {
-            name: "postgres".into(),
-            uid: 101,
-            gid: 104,
-        };
+        let account = Account { name: "postgres".into(), uid: 101, gid: 104 };
         assert!(account.may_enter(0, 0, 0o755));
         assert!(!account.may_enter(0, 0, 0o700));
         assert!(account.may_enter(101, 0, 0o700));
         assert!(account.may_enter(0, 104, 0o710));
-        assert!(
-            !account.may_enter(101, 0, 0o077),
-            "the owner's bits hold, although others may enter"
-        );
+        assert!(!account.may_enter(101, 0, 0o077), "the owner's bits hold, although others may enter");
     }
 }

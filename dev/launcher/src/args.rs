@@ -52,11 +52,7 @@ pub(crate) struct Replicas {
 
 impl Default for Replicas {
     fn default() -> Self {
-        Replicas {
-            api: 1,
-            worker: 1,
-            scheduler: 1,
-        }
+        Replicas { api: 1, worker: 1, scheduler: 1 }
     }
 }
 
@@ -72,14 +68,8 @@ pub(crate) struct Components {
 }
 
 impl Components {
-    pub(crate) const ALL: Components = Components {
-        postgres: true,
-        redis: true,
-        mail: true,
-        api: true,
-        worker: true,
-        scheduler: true,
-    };
+    pub(crate) const ALL: Components =
+        Components { postgres: true, redis: true, mail: true, api: true, worker: true, scheduler: true };
     pub(crate) const NONE: Components = Components {
         postgres: false,
         redis: false,
@@ -107,13 +97,11 @@ impl Components {
                 "worker" => chosen.worker = true,
                 "scheduler" => chosen.scheduler = true,
                 _ => {
-                    return Err(
-                        Error::new(format!("--only: there is no {name:?}")).fix(suggestion(
-                            name,
-                            &Components::NAMES,
-                            "choose from",
-                        )),
-                    );
+                    return Err(Error::new(format!("--only: there is no {name:?}")).fix(suggestion(
+                        name,
+                        &Components::NAMES,
+                        "choose from",
+                    )));
                 }
             }
         }
@@ -145,16 +133,8 @@ const COMMANDS: [&str; 6] = ["test", "reset", "seed", "smoke", "bench", "help"];
 
 /// Reads the arguments after `cargo dev`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command> {
-    let mut words = Words {
-        rest: arguments.into_iter().collect::<Vec<_>>().into_iter(),
-    };
-    let Some(first) = words
-        .rest
-        .as_slice()
-        .first()
-        .filter(|first| !first.starts_with('-'))
-        .cloned()
-    else {
+    let mut words = Words { rest: arguments.into_iter().collect::<Vec<_>>().into_iter() };
+    let Some(first) = words.rest.as_slice().first().filter(|first| !first.starts_with('-')).cloned() else {
         return dev(words);
     };
     words.rest.next();
@@ -163,32 +143,19 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         "reset" => reset(words),
         "seed" => seed(words),
         "smoke" => smoke(words),
-        "bench" => Ok(Command::Bench {
-            rest: words.rest.collect(),
-        }),
+        "bench" => Ok(Command::Bench { rest: words.rest.collect() }),
         "help" => Ok(Command::Help(help::DEV)),
         word => match nearest(word, &COMMANDS) {
-            Some(near) => Err(Error::new(format!("there is no command {word:?}")).fix(format!(
-                "did you mean `cargo dev {near}`? `cargo dev --help` lists all"
-            ))),
-            None => Ok(Command::Tool {
-                rest: [first].into_iter().chain(words.rest).collect(),
-            }),
+            Some(near) => Err(Error::new(format!("there is no command {word:?}"))
+                .fix(format!("did you mean `cargo dev {near}`? `cargo dev --help` lists all"))),
+            None => Ok(Command::Tool { rest: [first].into_iter().chain(words.rest).collect() }),
         },
     }
 }
 
 fn dev(mut words: Words) -> Result<Command> {
-    const OPTIONS: [&str; 8] = [
-        "--release",
-        "--data",
-        "--port-offset",
-        "--api",
-        "--worker",
-        "--scheduler",
-        "--only",
-        "--help",
-    ];
+    const OPTIONS: [&str; 8] =
+        ["--release", "--data", "--port-offset", "--api", "--worker", "--scheduler", "--only", "--help"];
     let mut dev = Dev::default();
     while let Some((option, value)) = words.next_option() {
         match option.as_str() {
@@ -313,15 +280,9 @@ impl Words {
 }
 
 fn unknown(command: &str, word: &str, options: &[&str]) -> Error {
-    let what = if word.starts_with('-') {
-        "option"
-    } else {
-        "argument"
-    };
-    Error::new(format!("`{command}` has no {what} {word:?}")).fix(format!(
-        "{}; see `{command} --help`",
-        suggestion(word, options, "choose from")
-    ))
+    let what = if word.starts_with('-') { "option" } else { "argument" };
+    Error::new(format!("`{command}` has no {what} {word:?}"))
+        .fix(format!("{}; see `{command} --help`", suggestion(word, options, "choose from")))
 }
 
 fn suggestion(word: &str, words: &[&str], otherwise: &str) -> String {
@@ -334,10 +295,7 @@ fn suggestion(word: &str, words: &[&str], otherwise: &str) -> String {
 /// The word that is at most two edits away (one for very short words).
 fn nearest<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
     let limit = if word.len() < 4 { 1 } else { 2 };
-    let (distance, near) = words
-        .iter()
-        .map(|candidate| (edits(word, candidate), *candidate))
-        .min()?;
+    let (distance, near) = words.iter().map(|candidate| (edits(word, candidate), *candidate)).min()?;
     (distance <= limit).then_some(near)
 }
 
@@ -354,11 +312,7 @@ fn edits(a: &str, b: &str) -> usize {
                 let replaced = table[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
                 let best = replaced.min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
                 let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-                if swapped {
-                    best.min(table[i - 2][j - 2] + 1)
-                } else {
-                    best
-                }
+                if swapped { best.min(table[i - 2][j - 2] + 1) } else { best }
             };
         }
     }

@@ -49,17 +49,11 @@ impl Ending {
     /// SIGINT is a fast shutdown, SIGQUIT an immediate one with recovery at the next start.
     pub(crate) const POSTGRES: Ending = Ending::new(Signal::Interrupt, Signal::Quit);
     /// A tool that runs beside or instead of them.
-    pub(crate) const TOOL: Ending = Ending {
-        starts_others: true,
-        ..Ending::new(Signal::Interrupt, Signal::Kill)
-    };
+    pub(crate) const TOOL: Ending =
+        Ending { starts_others: true, ..Ending::new(Signal::Interrupt, Signal::Kill) };
 
     const fn new(asked: Signal, orphaned: Signal) -> Self {
-        Ending {
-            asked,
-            orphaned,
-            starts_others: false,
-        }
+        Ending { asked, orphaned, starts_others: false }
     }
 }
 
@@ -93,19 +87,13 @@ impl Child {
         if !matches!(output, Output::Terminal) {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut process = command
-            .spawn()
-            .context(|| format!("start {}", command.get_program().display()))?;
+        let mut process = command.spawn().context(|| format!("start {}", command.get_program().display()))?;
         let prefix = match output {
             Output::Logged { shown: true, .. } => Some(next_prefix(name)),
             _ => None,
         };
         let lines = Arc::new(Mutex::new(VecDeque::new()));
-        let sink = Arc::new(Lines {
-            prefix,
-            file: file.map(Mutex::new),
-            last: Arc::clone(&lines),
-        });
+        let sink = Arc::new(Lines { prefix, file: file.map(Mutex::new), last: Arc::clone(&lines) });
         let mut readers = Vec::new();
         if let Some(stdout) = process.stdout.take() {
             readers.push(read_lines(stdout, Arc::clone(&sink)));
@@ -118,15 +106,7 @@ impl Child {
             _ => None,
         };
         let _guard = Guard::for_child(process.id(), ending)?;
-        Ok(Child {
-            name: name.to_owned(),
-            process,
-            ending,
-            log,
-            lines,
-            readers,
-            _guard,
-        })
+        Ok(Child { name: name.to_owned(), process, ending, log, lines, readers, _guard })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -263,14 +243,8 @@ impl Guard {
         let script = format!("read line || kill -{} -{leader}", ending.orphaned as i32);
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &script]).process_group(0);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command
-            .spawn()
-            .map(|shell| Some(Guard { shell }))
-            .context(|| "start sh")
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().map(|shell| Some(Guard { shell })).context(|| "start sh")
     }
 }
 
@@ -351,27 +325,20 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.starts_with("script failed (exit status: 3)"), "{error}");
-        assert!(
-            error.contains("line 50") && !error.contains("line 10\n"),
-            "{error}"
-        );
+        assert!(error.contains("line 50") && !error.contains("line 10\n"), "{error}");
     }
 
     #[test]
     fn who_does_not_stop_is_killed() {
         let signals = Signals::install().unwrap();
-        let mut children = [
-            shell("exec sleep 60", Ending::OURS),
-            shell("trap '' TERM; echo up; sleep 60", Ending::OURS),
-        ];
+        let mut children =
+            [shell("exec sleep 60", Ending::OURS), shell("trap '' TERM; echo up; sleep 60", Ending::OURS)];
         let deadline = Instant::now() + Duration::from_secs(10);
         while children[1].lines.lock().unwrap().is_empty() && Instant::now() < deadline {
             signals.wait(Duration::from_millis(10));
         }
         end(&mut children, Duration::from_millis(200), &signals.begin_stop());
-        let ends = children
-            .each_mut()
-            .map(|child| child.exited().unwrap().to_string());
+        let ends = children.each_mut().map(|child| child.exited().unwrap().to_string());
         assert_eq!(ends, ["signal: 15 (SIGTERM)", "signal: 9 (SIGKILL)"]);
     }
 }

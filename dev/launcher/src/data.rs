@@ -26,9 +26,7 @@ impl DataDir {
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let account = Account::for_postgres()?;
         make_shared(root)?;
-        let root = root
-            .canonicalize()
-            .context(|| format!("find {}", root.display()))?;
+        let root = root.canonicalize().context(|| format!("find {}", root.display()))?;
         for part in ["run", "logs"] {
             make_shared(&root.join(part))?;
         }
@@ -36,13 +34,7 @@ impl DataDir {
         let servers = reachable(&root, account.as_ref())?;
         let sockets = sockets_of(&root);
         make_private(&sockets, account.as_ref(), 0o700)?;
-        Ok(DataDir {
-            root,
-            servers,
-            sockets,
-            account,
-            _lock: lock,
-        })
+        Ok(DataDir { root, servers, sockets, account, _lock: lock })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -95,11 +87,7 @@ impl DataDir {
     /// Deletes what `cargo dev` made here, except the tools that it installed.
     pub(crate) fn reset(self) -> Result<()> {
         let parts = ["postgres", "postgres.new", "redis", "logs", "secrets", "run"];
-        for dir in parts
-            .iter()
-            .map(|part| self.root.join(part))
-            .chain([self.postgres()])
-        {
+        for dir in parts.iter().map(|part| self.root.join(part)).chain([self.postgres()]) {
             if dir.exists() {
                 remove(&dir)?;
                 step("Removed", dir.display());
@@ -127,9 +115,7 @@ impl TemporaryDir {
     pub(crate) fn new(purpose: &str) -> Result<Self> {
         remove_leftovers();
         let root = temporary_home().join(format!("tasktracker-{purpose}-{}", std::process::id()));
-        fs::create_dir(&root)
-            .and_then(|()| share(&root))
-            .context(|| format!("create {}", root.display()))?;
+        fs::create_dir(&root).and_then(|()| share(&root)).context(|| format!("create {}", root.display()))?;
         match DataDir::open(&root) {
             Ok(data) => Ok(TemporaryDir { data, kept: false }),
             Err(error) => remove(&root).and(Err(error)),
@@ -145,10 +131,7 @@ impl TemporaryDir {
         self.kept = true;
         step(
             "Keeping",
-            format_args!(
-                "the logs in {} until the next run",
-                self.data.root.join("logs").display()
-            ),
+            format_args!("the logs in {} until the next run", self.data.root.join("logs").display()),
         );
     }
 }
@@ -157,9 +140,7 @@ impl Drop for TemporaryDir {
     fn drop(&mut self) {
         let root = self.data.root();
         let unwanted = if self.kept {
-            ["postgres", "postgres.new", "redis", "secrets"]
-                .map(|part| root.join(part))
-                .to_vec()
+            ["postgres", "postgres.new", "redis", "secrets"].map(|part| root.join(part)).to_vec()
         } else {
             vec![root.to_path_buf()]
         };
@@ -185,15 +166,10 @@ fn remove_leftovers() {
         let is_ours = ["tasktracker-test-", "tasktracker-bench-", "tasktracker-smoke-"]
             .iter()
             .any(|prefix| name.to_string_lossy().starts_with(prefix))
-            && entry
-                .metadata()
-                .is_ok_and(|meta| meta.is_dir() && meta.uid() == os::effective_uid());
+            && entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == os::effective_uid());
         // Only a directory whose owner is gone can be locked; or one whose owner is just about to.
         let is_free = |lock: File| {
-            let age = lock
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .map(|made| made.elapsed());
+            let age = lock.metadata().and_then(|meta| meta.modified()).map(|made| made.elapsed());
             matches!(age, Ok(Ok(age)) if age > Duration::from_secs(60)) && lock.try_lock().is_ok()
         };
         if is_ours && File::open(lock_file(&entry.path())).is_ok_and(is_free) {
@@ -279,10 +255,7 @@ fn sockets_of(root: &Path) -> PathBuf {
 
 /// A name that differs between data directories and between users.
 fn name_for(root: &Path) -> String {
-    format!(
-        "tasktracker-{:08x}",
-        fnv1a(format!("{} {}", os::effective_uid(), root.display()).as_bytes())
-    )
+    format!("tasktracker-{:08x}", fnv1a(format!("{} {}", os::effective_uid(), root.display()).as_bytes()))
 }
 
 /// A directory that PostgreSQL's own user may pass through, if it has one.
@@ -290,9 +263,7 @@ pub(crate) fn make_shared(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(path)
-        .and_then(|()| share(path))
-        .context(|| format!("create {}", path.display()))
+    fs::create_dir_all(path).and_then(|()| share(path)).context(|| format!("create {}", path.display()))
 }
 
 /// Whatever the umask of root is; other users have no second user to share with.
@@ -321,10 +292,8 @@ pub(crate) fn make_private(path: &Path, owner: Option<&Account>, mode: u32) -> R
     let uid = owner.map_or_else(os::effective_uid, |owner| owner.uid);
     let meta = fs::symlink_metadata(path).context(|| format!("look at {show}"))?;
     if !meta.is_dir() || meta.uid() != uid {
-        return Err(
-            Error::new(format!("{show} exists, but is not a directory of user {uid}"))
-                .fix(format!("look what it is, then remove it: rm -r {show}")),
-        );
+        return Err(Error::new(format!("{show} exists, but is not a directory of user {uid}"))
+            .fix(format!("look what it is, then remove it: rm -r {show}")));
     }
     if meta.mode() & 0o777 != mode {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
@@ -368,10 +337,7 @@ mod tests {
         let root = directory.data().root().to_path_buf();
         assert!(is_in_use(&root));
         let error = DataDir::open(&root).err().unwrap().to_string();
-        assert!(
-            error.contains(&format!("process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         let sockets = directory.data().sockets().to_path_buf();
         assert_eq!(fs::metadata(&sockets).unwrap().mode() & 0o777, 0o700);
         drop(directory);

@@ -9,11 +9,7 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for i in 0..4 {
             let index = (bits >> (18 - 6 * i) & 63) as usize;
-            text.push(if i <= chunk.len() {
-                char::from(ALPHABET[index])
-            } else {
-                '='
-            });
+            text.push(if i <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
         }
     }
     text
@@ -65,9 +61,7 @@ pub(crate) fn without_password(url: &str) -> String {
 
 /// FNV-1a, 32 bits: short, and the same in every build.
 pub(crate) fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-    })
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
@@ -91,10 +85,7 @@ mod tests {
 
     #[test]
     fn json_strings_are_escaped() {
-        assert_eq!(
-            json_string("a \"quoted\" \\path\n\t\u{1}é"),
-            r#""a \"quoted\" \\path\n\t\u0001é""#
-        );
+        assert_eq!(json_string("a \"quoted\" \\path\n\t\u{1}é"), r#""a \"quoted\" \\path\n\t\u0001é""#);
     }
 
     #[test]
@@ -105,14 +96,8 @@ mod tests {
 
     #[test]
     fn passwords_are_hidden() {
-        assert_eq!(
-            without_password("postgres://ann:secret@db/x"),
-            "postgres://ann:***@db/x"
-        );
-        assert_eq!(
-            without_password("redis://:secret@cache:6379"),
-            "redis://:***@cache:6379"
-        );
+        assert_eq!(without_password("postgres://ann:secret@db/x"), "postgres://ann:***@db/x");
+        assert_eq!(without_password("redis://:secret@cache:6379"), "redis://:***@cache:6379");
         assert_eq!(without_password("postgres://ann@db/x"), "postgres://ann@db/x");
     }
 

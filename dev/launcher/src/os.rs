@@ -62,12 +62,8 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: Signal) {
     let in_child = move || {
         #[expect(unsafe_code, reason = "std has no death signal")]
         // SAFETY: prctl and getppid take integers and touch no memory of ours.
-        let (result, now) = unsafe {
-            (
-                libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong),
-                libc::getppid(),
-            )
-        };
+        let (result, now) =
+            unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong), libc::getppid()) };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
@@ -77,10 +73,7 @@ pub(crate) fn die_with_parent(command: &mut Command, signal: Signal) {
         }
         Ok(())
     };
-    #[expect(
-        unsafe_code,
-        reason = "the death signal must be set in the child, between fork and exec"
-    )]
+    #[expect(unsafe_code, reason = "the death signal must be set in the child, between fork and exec")]
     // SAFETY: the closure makes only system calls that are async-signal-safe, and allocates nothing. std changes the
     // user (`uid`, `gid`) before it runs: a change of credentials would clear the setting.
     unsafe {
@@ -123,11 +116,7 @@ impl Signals {
     /// Sleeps until a signal comes (also the end of a child), at most `timeout`.
     pub(crate) fn wait(&self, timeout: Duration) {
         // A zero timeout would mean "for ever".
-        if self
-            .woken
-            .set_read_timeout(Some(timeout.max(Duration::from_millis(1))))
-            .is_ok()
-        {
+        if self.woken.set_read_timeout(Some(timeout.max(Duration::from_millis(1)))).is_ok() {
             let _timed_out_or_woken = (&self.woken).read(&mut [0; 64]);
         }
     }
@@ -140,11 +129,7 @@ impl Signals {
     /// Begins to stop things; who asks once more from now on does not want to wait.
     pub(crate) fn begin_stop(&self) -> Stop<'_> {
         let requests = Cell::new(STOP_REQUESTS.load(Ordering::Relaxed));
-        Stop {
-            signals: self,
-            began: Instant::now(),
-            requests,
-        }
+        Stop { signals: self, began: Instant::now(), requests }
     }
 }
 
@@ -176,10 +161,7 @@ extern "C" fn on_signal(signal: i32) {
     if signal != libc::SIGCHLD {
         STOP_REQUESTS.fetch_add(1, Ordering::Relaxed);
     }
-    #[expect(
-        unsafe_code,
-        reason = "write(2) is the async-signal-safe way to wake the main thread"
-    )]
+    #[expect(unsafe_code, reason = "write(2) is the async-signal-safe way to wake the main thread")]
     // SAFETY: the descriptor stays open for the life of the process, the buffer is a constant of one byte. errno is
     // put back, since the interrupted code may be about to read it.
     unsafe {

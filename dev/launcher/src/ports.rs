@@ -115,16 +115,11 @@ pub(crate) fn plan(base: Base, components: Components, replicas: Replicas, offse
         for number in 0..if wanted { count } else { 0 } {
             let (first, next) = kind.internal();
             let internal = if number == 0 { first } else { next + number - 1 };
-            let name = if number == 0 {
-                kind.name().to_owned()
-            } else {
-                format!("{}-{}", kind.name(), number + 1)
-            };
+            let name =
+                if number == 0 { kind.name().to_owned() } else { format!("{}-{}", kind.name(), number + 1) };
             let public_offset = if base.api_is_given { 0 } else { offset };
-            let public = SocketAddr::new(
-                base.api.ip(),
-                base.api.port().saturating_add(public_offset + number),
-            );
+            let public =
+                SocketAddr::new(base.api.ip(), base.api.port().saturating_add(public_offset + number));
             processes.push(Process {
                 kind,
                 name,
@@ -137,11 +132,7 @@ pub(crate) fn plan(base: Base, components: Components, replicas: Replicas, offse
         smtp: SocketAddr::new(LOOPBACK, 1025 + offset),
         page: SocketAddr::new(LOOPBACK, 8025 + offset),
     });
-    Plan {
-        processes,
-        mail,
-        offset,
-    }
+    Plan { processes, mail, offset }
 }
 
 impl Plan {
@@ -195,44 +186,21 @@ pub(crate) fn free_offset(plan: impl Fn(u16) -> Plan) -> Result<u16> {
 mod tests {
     use super::*;
 
-    const BASE: Base = Base {
-        api: SocketAddr::new(LOOPBACK, 8000),
-        api_is_given: false,
-        internal: LOOPBACK,
-    };
+    const BASE: Base = Base { api: SocketAddr::new(LOOPBACK, 8000), api_is_given: false, internal: LOOPBACK };
 
     fn ports(plan: &Plan) -> Vec<(&str, Option<u16>, u16)> {
         plan.processes
             .iter()
-            .map(|process| {
-                (
-                    &*process.name,
-                    process.public.map(|addr| addr.port()),
-                    process.internal.port(),
-                )
-            })
+            .map(|process| (&*process.name, process.public.map(|addr| addr.port()), process.internal.port()))
             .collect()
     }
 
     #[test]
     fn one_of_each_takes_the_documented_ports() {
-        let plan = plan(
-            BASE,
-            Components::ALL,
-            Replicas {
-                api: 1,
-                worker: 1,
-                scheduler: 1,
-            },
-            0,
-        );
+        let plan = plan(BASE, Components::ALL, Replicas { api: 1, worker: 1, scheduler: 1 }, 0);
         assert_eq!(
             ports(&plan),
-            [
-                ("api", Some(8000), 9464),
-                ("worker", None, 9465),
-                ("scheduler", None, 9466)
-            ]
+            [("api", Some(8000), 9464), ("worker", None, 9465), ("scheduler", None, 9466)]
         );
         let mail = plan.mail.unwrap();
         assert_eq!((mail.smtp.port(), mail.page.port()), (1025, 8025));
@@ -240,16 +208,7 @@ mod tests {
 
     #[test]
     fn replicas_take_the_next_ports_and_the_offset_moves_all() {
-        let plan = plan(
-            BASE,
-            Components::ALL,
-            Replicas {
-                api: 3,
-                worker: 2,
-                scheduler: 2,
-            },
-            100,
-        );
+        let plan = plan(BASE, Components::ALL, Replicas { api: 3, worker: 2, scheduler: 2 }, 100);
         assert_eq!(
             ports(&plan),
             [
@@ -268,11 +227,7 @@ mod tests {
 
     #[test]
     fn the_largest_stack_uses_each_port_once() {
-        let most = Replicas {
-            api: MOST_REPLICAS,
-            worker: MOST_REPLICAS,
-            scheduler: MOST_REPLICAS,
-        };
+        let most = Replicas { api: MOST_REPLICAS, worker: MOST_REPLICAS, scheduler: MOST_REPLICAS };
         let mut addresses: Vec<_> = plan(BASE, Components::ALL, most, HIGHEST_OFFSET)
             .addresses()
             .into_iter()
@@ -287,61 +242,22 @@ mod tests {
 
     #[test]
     fn a_given_address_is_not_moved() {
-        let base = Base {
-            api: "0.0.0.0:80".parse().unwrap(),
-            api_is_given: true,
-            internal: LOOPBACK,
-        };
-        let plan = plan(
-            base,
-            Components::ALL,
-            Replicas {
-                api: 2,
-                worker: 1,
-                scheduler: 1,
-            },
-            100,
-        );
-        let public: Vec<_> = plan
-            .processes
-            .iter()
-            .filter_map(|process| process.public)
-            .collect();
-        assert_eq!(
-            public,
-            ["0.0.0.0:80".parse().unwrap(), "0.0.0.0:81".parse().unwrap()]
-        );
+        let base = Base { api: "0.0.0.0:80".parse().unwrap(), api_is_given: true, internal: LOOPBACK };
+        let plan = plan(base, Components::ALL, Replicas { api: 2, worker: 1, scheduler: 1 }, 100);
+        let public: Vec<_> = plan.processes.iter().filter_map(|process| process.public).collect();
+        assert_eq!(public, ["0.0.0.0:80".parse().unwrap(), "0.0.0.0:81".parse().unwrap()]);
     }
 
     #[test]
     fn a_taken_port_is_named_with_who_wants_it() {
         let taken = TcpListener::bind((LOOPBACK, 0)).unwrap();
-        let base = Base {
-            api: taken.local_addr().unwrap(),
-            api_is_given: true,
-            internal: LOOPBACK,
-        };
-        let only_api = Components {
-            api: true,
-            ..Components::NONE
-        };
-        let error = plan(
-            base,
-            only_api,
-            Replicas {
-                api: 1,
-                worker: 1,
-                scheduler: 1,
-            },
-            40_000,
-        )
-        .check_free()
-        .unwrap_err();
+        let base = Base { api: taken.local_addr().unwrap(), api_is_given: true, internal: LOOPBACK };
+        let only_api = Components { api: true, ..Components::NONE };
+        let error = plan(base, only_api, Replicas { api: 1, worker: 1, scheduler: 1 }, 40_000)
+            .check_free()
+            .unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.contains(&format!("port {} for api", base.api.port())),
-            "{text}"
-        );
+        assert!(text.contains(&format!("port {} for api", base.api.port())), "{text}");
         assert!(text.contains("--port-offset 40100"), "{text}");
     }
 }

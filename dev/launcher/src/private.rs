@@ -23,11 +23,7 @@ pub(crate) fn run_with_servers(
     let directory = TemporaryDir::new(purpose)?;
     let data = directory.data();
     let mut servers = Servers::default();
-    let wanted = Wanted {
-        postgres: true,
-        redis: true,
-        durability,
-    };
+    let wanted = Wanted { postgres: true, redis: true, durability };
     let result = servers
         .start(wanted, Settings::Ours, data, &workspace.tools()?, signals)
         .and_then(|()| workspace.build(release, signals))

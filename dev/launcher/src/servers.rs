@@ -94,9 +94,7 @@ impl Servers {
             wait_until(child, signals, || postgres::is_ready(data, pid))?;
         }
         if let Some(child) = &mut self.redis {
-            wait_until(child, signals, || {
-                crate::probe::redis(&redis::socket(data.sockets()))
-            })?;
+            wait_until(child, signals, || crate::probe::redis(&redis::socket(data.sockets())))?;
         }
         Ok(())
     }
@@ -123,11 +121,7 @@ fn wait_until(child: &mut Child, signals: &Signals, ready: impl Fn() -> bool) ->
             return Err(Error::Interrupted);
         }
         if Instant::now() > deadline {
-            return Err(child.failure(&format!(
-                "{} is not ready after {} s",
-                child.name(),
-                START.as_secs()
-            )));
+            return Err(child.failure(&format!("{} is not ready after {} s", child.name(), START.as_secs())));
         }
         signals.wait(Duration::from_millis(20));
     }

@@ -76,10 +76,6 @@ mod tests {
         Settings::Ours.apply(&mut command, &[("BIND", "127.0.0.1:1".to_owned())]);
         let set: Vec<_> = command.get_envs().filter(|(_, value)| value.is_some()).collect();
         assert_eq!(set, [("BIND".as_ref(), Some("127.0.0.1:1".as_ref()))]);
-        assert!(
-            command
-                .get_envs()
-                .any(|(name, value)| name == "SECRET_KEYS_FILE" && value.is_none())
-        );
+        assert!(command.get_envs().any(|(name, value)| name == "SECRET_KEYS_FILE" && value.is_none()));
     }
 }

@@ -57,36 +57,19 @@ impl<'a> Stack<'a> {
         components.mail &= blueprint.settings.given("SMTP_URL").is_none();
         let base = Base::from(blueprint.settings)?;
         let plan = plan(base, components, options.replicas, options.port_offset);
-        Ok(Stack {
-            blueprint,
-            plan,
-            servers: Servers::default(),
-            mail: None,
-            processes: Vec::new(),
-        })
+        Ok(Stack { blueprint, plan, servers: Servers::default(), mail: None, processes: Vec::new() })
     }
 
     /// Starts everything, and returns when it is ready. On an error, [`Stack::stop`] ends what runs by then.
     pub(crate) fn start(&mut self) -> Result<()> {
-        let Blueprint {
-            workspace,
-            data,
-            options,
-            settings,
-            signals,
-            ..
-        } = self.blueprint;
+        let Blueprint { workspace, data, options, settings, signals, .. } = self.blueprint;
         let begun = Instant::now();
         let _was_stopped_well = std::fs::remove_file(data.state_file());
         self.plan.check_free()?;
         let components = options.components;
-        let wanted = Wanted {
-            postgres: components.postgres,
-            redis: components.redis,
-            durability: Durability::Full,
-        };
-        self.servers
-            .start(wanted, settings, data, &workspace.tools()?, signals)?;
+        let wanted =
+            Wanted { postgres: components.postgres, redis: components.redis, durability: Durability::Full };
+        self.servers.start(wanted, settings, data, &workspace.tools()?, signals)?;
         let building = Instant::now();
         if components.any_process() || self.plan.mail.is_some() {
             workspace.build(options.release, signals)?;
@@ -117,13 +100,7 @@ impl<'a> Stack<'a> {
 
     fn start_mail(&self, mail: Mail) -> Result<Child> {
         let mut command = self.binary("tasktracker-dev")?;
-        command.args([
-            "mail-sink",
-            "--smtp",
-            &mail.smtp.to_string(),
-            "--http",
-            &mail.page.to_string(),
-        ]);
+        command.args(["mail-sink", "--smtp", &mail.smtp.to_string(), "--http", &mail.page.to_string()]);
         self.spawn("mail", command)
     }
 
@@ -131,9 +108,7 @@ impl<'a> Stack<'a> {
         let mut command = self.binary("tasktracker-api")?;
         command.arg("migrate");
         self.configure(&mut command, None)?;
-        self.spawn("migrate", command)?
-            .wait(self.blueprint.signals)
-            .map(drop)
+        self.spawn("migrate", command)?.wait(self.blueprint.signals).map(drop)
     }
 
     fn start_process(&self, process: &Process) -> Result<Child> {
@@ -143,37 +118,22 @@ impl<'a> Stack<'a> {
     }
 
     fn binary(&self, name: &str) -> Result<Command> {
-        self.blueprint
-            .workspace
-            .binary(name, self.blueprint.options.release)
+        self.blueprint.workspace.binary(name, self.blueprint.options.release)
     }
 
     fn spawn(&self, name: &str, command: Command) -> Result<Child> {
         let file = self.blueprint.data.log(name);
-        Child::spawn(
-            name,
-            command,
-            Output::Logged {
-                file,
-                shown: self.blueprint.shown,
-            },
-            Ending::OURS,
-        )
+        Child::spawn(name, command, Output::Logged { file, shown: self.blueprint.shown }, Ending::OURS)
     }
 
     /// The settings of one of our processes.
     fn configure(&self, command: &mut Command, process: Option<&Process>) -> Result<()> {
-        let public = self
-            .api_url()
-            .unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
+        let public = self.api_url().unwrap_or_else(|| "http://127.0.0.1:8000".to_owned());
         let pretty = self.blueprint.shown && std::io::stdout().is_terminal();
         let mut ours = vec![
             ("REDIS_PREFIX", "tt".to_owned()),
             ("PUBLIC_URL", public),
-            (
-                "SECRET_KEYS_FILE",
-                self.blueprint.data.secret_keys()?.display().to_string(),
-            ),
+            ("SECRET_KEYS_FILE", self.blueprint.data.secret_keys()?.display().to_string()),
             ("MAIL_FROM", "TaskTracker <tasktracker@localhost>".to_owned()),
             ("REQUIRE_EMAIL_VERIFICATION", "false".to_owned()),
             ("DEFAULT_TIME_ZONE", "UTC".to_owned()),
@@ -182,10 +142,7 @@ impl<'a> Stack<'a> {
         let mut add = |name, value: Option<String>| ours.extend(value.map(|value| (name, value)));
         add("DATABASE_URL", self.servers.database_url.clone());
         add("REDIS_URL", self.servers.redis_url.clone());
-        add(
-            "SMTP_URL",
-            self.plan.mail.map(|mail| format!("smtp://{}", mail.smtp)),
-        );
+        add("SMTP_URL", self.plan.mail.map(|mail| format!("smtp://{}", mail.smtp)));
         if process.is_none() {
             add("MIGRATE_DATABASE_URL", self.servers.migrate_database_url.clone());
         }
@@ -217,15 +174,10 @@ impl<'a> Stack<'a> {
             wait_for(child, signals, deadline, ready)?;
         }
         for (child, process) in self.processes.iter_mut().zip(&self.plan.processes) {
-            wait_for(child, signals, deadline, || {
-                match probe::http_get(process.internal, "/readyz") {
-                    Ok((200, _)) => Ok(()),
-                    Ok((status, body)) => Err(format!("/readyz answers {status}: {body}")),
-                    Err(error) => Err(format!(
-                        "/readyz at {} does not answer: {error}",
-                        process.internal
-                    )),
-                }
+            wait_for(child, signals, deadline, || match probe::http_get(process.internal, "/readyz") {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => Err(format!("/readyz answers {status}: {body}")),
+                Err(error) => Err(format!("/readyz at {} does not answer: {error}", process.internal)),
             })?;
         }
         // One that is ready may have ended while the others were waited for.
@@ -258,16 +210,10 @@ impl<'a> Stack<'a> {
             if let Some(status) = tool.exited() {
                 return match status.code() {
                     Some(0) => Ok(()),
-                    code => Err(Error::Exit(
-                        code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1),
-                    )),
+                    code => Err(Error::Exit(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))),
                 };
             }
-            let stopped = if signals.stop_requested() {
-                Err(Error::Interrupted)
-            } else {
-                self.check()
-            };
+            let stopped = if signals.stop_requested() { Err(Error::Interrupted) } else { self.check() };
             if stopped.is_err() {
                 tool.end_group(signals);
                 return stopped;
@@ -294,9 +240,7 @@ impl<'a> Stack<'a> {
     /// What our processes printed last, for a report of a failure elsewhere.
     pub(crate) fn last_lines(&mut self) -> Vec<String> {
         let children = self.processes.iter_mut().chain(&mut self.mail);
-        children
-            .map(|child| format!("{}{}", child.name().to_owned(), child.last_lines()))
-            .collect()
+        children.map(|child| format!("{}{}", child.name().to_owned(), child.last_lines())).collect()
     }
 
     pub(crate) fn api_url(&self) -> Option<String> {
@@ -305,32 +249,17 @@ impl<'a> Stack<'a> {
     }
 
     fn state(&mut self) -> State {
-        let Blueprint {
-            workspace,
-            data,
-            options,
-            settings,
-            ..
-        } = self.blueprint;
-        let mut processes: Vec<Running> = self
-            .servers
-            .children()
-            .map(|child| running(child, Vec::new()))
-            .collect();
+        let Blueprint { workspace, data, options, settings, .. } = self.blueprint;
+        let mut processes: Vec<Running> =
+            self.servers.children().map(|child| running(child, Vec::new())).collect();
         if let (Some(child), Some(mail)) = (&self.mail, self.plan.mail) {
-            processes.push(running(
-                child,
-                vec![("smtp", mail.smtp.port()), ("http", mail.page.port())],
-            ));
+            processes.push(running(child, vec![("smtp", mail.smtp.port()), ("http", mail.page.port())]));
         }
         for (child, process) in self.processes.iter().zip(&self.plan.processes) {
             let public = process.public.map(|addr| ("public", addr.port()));
             processes.push(running(
                 child,
-                public
-                    .into_iter()
-                    .chain([("internal", process.internal.port())])
-                    .collect(),
+                public.into_iter().chain([("internal", process.internal.port())]).collect(),
             ));
         }
         let api_url = self.api_url();
@@ -371,44 +300,23 @@ impl<'a> Stack<'a> {
             row("SMTP", mail.smtp.to_string());
         }
         for process in &self.plan.processes {
-            row(
-                "metrics",
-                format!("{}  {}", http(process.internal, "/metrics"), process.name),
-            );
+            row("metrics", format!("{}  {}", http(process.internal, "/metrics"), process.name));
         }
-        for (name, url) in [
-            ("PostgreSQL", &self.servers.database_url),
-            ("Redis", &self.servers.redis_url),
-        ] {
+        for (name, url) in [("PostgreSQL", &self.servers.database_url), ("Redis", &self.servers.redis_url)] {
             if let Some(url) = url {
                 row(name, without_password(url));
             }
         }
         let logs = self.blueprint.data.log("NAME");
-        row(
-            "logs",
-            logs.parent().unwrap_or(Path::new("")).display().to_string(),
-        );
-        row(
-            "for scripts",
-            self.blueprint.data.state_file().display().to_string(),
-        );
+        row("logs", logs.parent().unwrap_or(Path::new("")).display().to_string());
+        row("for scripts", self.blueprint.data.state_file().display().to_string());
         say("");
     }
 }
 
 fn running(child: &Child, ports: Vec<(&'static str, u16)>) -> Running {
-    let log = child
-        .log()
-        .map(Path::display)
-        .map(|path| path.to_string())
-        .unwrap_or_default();
-    Running {
-        name: child.name().to_owned(),
-        pid: child.pid(),
-        ports,
-        log,
-    }
+    let log = child.log().map(Path::display).map(|path| path.to_string()).unwrap_or_default();
+    Running { name: child.name().to_owned(), pid: child.pid(), ports, log }
 }
 
 fn http(addr: SocketAddr, path: &str) -> String {
@@ -433,10 +341,9 @@ fn wait_for(
         }
         if Instant::now() > deadline {
             let name = child.name().to_owned();
-            return Err(child.failure(&format!(
-                "{name} is not ready after {} s ({missing})",
-                READY.as_secs()
-            )));
+            return Err(
+                child.failure(&format!("{name} is not ready after {} s ({missing})", READY.as_secs()))
+            );
         }
         signals.wait(Duration::from_millis(20));
     }

@@ -44,11 +44,8 @@ impl State {
     fn to_json(&self) -> String {
         let optional = |text: &Option<String>| text.as_deref().map_or_else(|| "null".to_owned(), json_string);
         let metrics: Vec<String> = self.metrics_urls.iter().map(|url| json_string(url)).collect();
-        let processes: Vec<String> = self
-            .processes
-            .iter()
-            .map(|process| format!("    {}", process.to_json()))
-            .collect();
+        let processes: Vec<String> =
+            self.processes.iter().map(|process| format!("    {}", process.to_json())).collect();
         let members = [
             ("pid", self.pid.to_string()),
             ("data_dir", json_string(&self.data)),
@@ -63,21 +60,16 @@ impl State {
             ("metrics_urls", format!("[{}]", metrics.join(", "))),
             ("processes", format!("[\n{}\n  ]", processes.join(",\n"))),
         ];
-        let members: Vec<String> = members
-            .iter()
-            .map(|(name, value)| format!("  \"{name}\": {value}"))
-            .collect();
+        let members: Vec<String> =
+            members.iter().map(|(name, value)| format!("  \"{name}\": {value}")).collect();
         format!("{{\n{}\n}}\n", members.join(",\n"))
     }
 }
 
 impl Running {
     fn to_json(&self) -> String {
-        let ports: Vec<String> = self
-            .ports
-            .iter()
-            .map(|(purpose, port)| format!("\"{purpose}\": {port}"))
-            .collect();
+        let ports: Vec<String> =
+            self.ports.iter().map(|(purpose, port)| format!("\"{purpose}\": {port}")).collect();
         format!(
             "{{\"name\": {}, \"pid\": {}, \"ports\": {{{}}}, \"log\": {}}}",
             json_string(&self.name),
@@ -93,33 +85,20 @@ pub(crate) fn api_url(data: &Path) -> Result<String> {
     let path = state_file(data);
     // A launcher that was killed leaves its file behind.
     if !path.exists() || !is_in_use(data) {
-        return Err(
-            Error::new(format!("no `cargo dev` is ready on {}", data.display()))
-                .fix("start `cargo dev` in another terminal, and wait until it says that it is ready"),
-        );
+        return Err(Error::new(format!("no `cargo dev` is ready on {}", data.display()))
+            .fix("start `cargo dev` in another terminal, and wait until it says that it is ready"));
     }
     let json = fs::read_to_string(&path).context(|| format!("read {}", path.display()))?;
     find_api_url(&json).ok_or_else(|| {
-        Error::new(format!(
-            "the `cargo dev` on {} runs without the API",
-            data.display()
-        ))
-        .fix("start it again without --only")
+        Error::new(format!("the `cargo dev` on {} runs without the API", data.display()))
+            .fix("start it again without --only")
     })
 }
 
 fn find_api_url(json: &str) -> Option<String> {
-    let value = json
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("\"api_url\": "))?;
+    let value = json.lines().find_map(|line| line.trim().strip_prefix("\"api_url\": "))?;
     // A URL that we made holds nothing that JSON escapes.
-    Some(
-        value
-            .strip_prefix('"')?
-            .trim_end_matches(',')
-            .strip_suffix('"')?
-            .to_owned(),
-    )
+    Some(value.strip_prefix('"')?.trim_end_matches(',').strip_suffix('"')?.to_owned())
 }
 
 #[cfg(test)]
@@ -168,20 +147,8 @@ mod tests {
 
     #[test]
     fn the_api_is_found_again() {
-        assert_eq!(
-            find_api_url(&state().to_json()).as_deref(),
-            Some("http://127.0.0.1:8000")
-        );
-        assert_eq!(
-            find_api_url(
-                &State {
-                    api_url: None,
-                    ..state()
-                }
-                .to_json()
-            ),
-            None
-        );
+        assert_eq!(find_api_url(&state().to_json()).as_deref(), Some("http://127.0.0.1:8000"));
+        assert_eq!(find_api_url(&State { api_url: None, ..state() }.to_json()), None);
         assert_eq!(find_api_url("not json"), None);
     }
 }

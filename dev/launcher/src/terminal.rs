@@ -15,11 +15,7 @@ fn coloured() -> bool {
 }
 
 fn paint(code: &str, text: impl Display) -> String {
-    if coloured() {
-        format!("\x1b[{code}m{text}\x1b[0m")
-    } else {
-        text.to_string()
-    }
+    if coloured() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
 }
 
 /// One line on standard output. Nobody reading it is no reason to stop.
@@ -29,10 +25,7 @@ pub(crate) fn say(line: impl Display) {
 
 /// A step of our own, in the shape of cargo's `   Compiling …`.
 pub(crate) fn step(verb: &str, what: impl Display) {
-    say(format_args!(
-        "{} {what}",
-        paint("1;32", format_args!("{verb:>12}"))
-    ));
+    say(format_args!("{} {what}", paint("1;32", format_args!("{verb:>12}"))));
 }
 
 /// Something that went wrong, on standard error.

@@ -18,19 +18,12 @@ pub(crate) struct Workspace {
 impl Workspace {
     pub(crate) fn find() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let root = root
-            .canonicalize()
-            .context(|| format!("find the workspace at {}", root.display()))?;
+        let root = root.canonicalize().context(|| format!("find the workspace at {}", root.display()))?;
         // The launcher itself lies in `<target>/<profile>/`: so every way to configure the target directory holds.
         let own = std::env::current_exe().context(|| "find the path of this program")?;
-        let target = own
-            .ancestors()
-            .nth(2)
-            .ok_or_else(|| Error::new("this program lies in no target directory"))?;
-        Ok(Workspace {
-            target: target.to_path_buf(),
-            root,
-        })
+        let target =
+            own.ancestors().nth(2).ok_or_else(|| Error::new("this program lies in no target directory"))?;
+        Ok(Workspace { target: target.to_path_buf(), root })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -72,10 +65,7 @@ impl Workspace {
     pub(crate) fn cargo(&self) -> Command {
         let mut command = program(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         for (name, _) in std::env::vars_os() {
-            if ["CARGO_PKG_", "CARGO_MANIFEST_"]
-                .iter()
-                .any(|own| name.to_string_lossy().starts_with(own))
-            {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|own| name.to_string_lossy().starts_with(own)) {
                 command.env_remove(name);
             }
         }
@@ -86,9 +76,7 @@ impl Workspace {
     /// Builds everything, with cargo's own progress on the terminal.
     pub(crate) fn build(&self, release: bool, signals: &Signals) -> Result<()> {
         let mut command = self.cargo();
-        command
-            .args(["build", "--workspace"])
-            .args(release.then_some("--release"));
+        command.args(["build", "--workspace"]).args(release.then_some("--release"));
         run("cargo build", command, signals)
     }
 }

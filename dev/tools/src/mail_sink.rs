@@ -80,9 +80,7 @@ pub struct Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("user", &self.user)
-            .finish_non_exhaustive()
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
 }
 
@@ -91,10 +89,9 @@ impl FromStr for Credentials {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.split_once(':') {
-            Some((user, password)) if !user.is_empty() && !password.is_empty() => Ok(Self {
-                user: user.to_owned(),
-                password: password.to_owned(),
-            }),
+            Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+                Ok(Self { user: user.to_owned(), password: password.to_owned() })
+            }
             _ => Err("write a user name and a password with a colon between them, as in ann:secret"),
         }
     }
@@ -127,10 +124,7 @@ impl MailSink {
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let server = smtp::Server {
-            rules: Arc::new(dialogue::Rules {
-                credentials: options.credentials,
-                max_size: options.max_size,
-            }),
+            rules: Arc::new(dialogue::Rules { credentials: options.credentials, max_size: options.max_size }),
             slow_for: options.slow_for,
             store: Arc::clone(&store),
             tls,
@@ -141,14 +135,7 @@ impl MailSink {
         tasks.spawn(api::serve(http, Arc::clone(&store), shutdown.clone()));
         tasks.close();
 
-        Ok(Self {
-            smtp_addr,
-            http_addr,
-            certificate_pem,
-            store,
-            tasks,
-            shutdown: shutdown.drop_guard(),
-        })
+        Ok(Self { smtp_addr, http_addr, certificate_pem, store, tasks, shutdown: shutdown.drop_guard() })
     }
 
     /// Where SMTP is served.
@@ -193,10 +180,7 @@ impl MailSink {
     ) -> Result<Vec<Arc<Message>>, NotArrived> {
         match tokio::time::timeout(within, self.store.wait_for(wanted)).await {
             Ok(messages) => Ok(messages),
-            Err(_) => Err(NotArrived {
-                within,
-                arrived: self.messages(),
-            }),
+            Err(_) => Err(NotArrived { within, arrived: self.messages() }),
         }
     }
 
@@ -241,12 +225,7 @@ pub struct NotArrived {
 
 impl fmt::Display for NotArrived {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the awaited mail did not come within {:?}; {} came:",
-            self.within,
-            self.arrived.len()
-        )?;
+        write!(f, "the awaited mail did not come within {:?}; {} came:", self.within, self.arrived.len())?;
         for message in &self.arrived {
             write!(
                 f,

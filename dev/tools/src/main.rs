@@ -57,10 +57,7 @@ struct MailSinkArgs {
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 
     let result = match Cli::parse().command {
         Command::MailSink(args) => mail_sink(args).await,
@@ -97,11 +94,7 @@ async fn mail_sink(args: MailSinkArgs) -> anyhow::Result<()> {
             tracing::warn!(%addr, "the mail sink is reachable from other machines, and shows every mail to anyone");
         }
     }
-    tracing::info!(
-        "mail sink ready: SMTP on {}, page on {}",
-        sink.smtp_addr(),
-        sink.http_url()
-    );
+    tracing::info!("mail sink ready: SMTP on {}, page on {}", sink.smtp_addr(), sink.http_url());
 
     stop.cancelled().await;
     sink.stop().await;

@@ -53,10 +53,7 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         .with_context(|| format!("{} is not what `cargo dev` writes", args.dev_json.display()))?;
     let needed = |url: Option<String>, what: &str| {
         url.with_context(|| {
-            format!(
-                "{} names no {what}; start `cargo dev` without --only",
-                args.dev_json.display()
-            )
+            format!("{} names no {what}; start `cargo dev` without --only", args.dev_json.display())
         })
     };
     let api_url = needed(dev.api_url, "api_url")?;
@@ -64,14 +61,10 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
 
     let name = args.readme.display().to_string();
     let session = Session::extract(&readme).with_context(|| name.clone())?;
-    let session = session.moved(&[
-        (DOCUMENTED_API, authority(&api_url)),
-        (DOCUMENTED_MAIL, authority(&mail_url)),
-    ]);
+    let session =
+        session.moved(&[(DOCUMENTED_API, authority(&api_url)), (DOCUMENTED_MAIL, authority(&mail_url))]);
 
-    let printed = shell::run(&session)
-        .await
-        .with_context(|| format!("{name} does not work as written"))?;
+    let printed = shell::run(&session).await.with_context(|| format!("{name} does not work as written"))?;
     let reminder = Reminder::find(&printed)?;
     let late = reminder.await_mail(&mail_url).await?;
 

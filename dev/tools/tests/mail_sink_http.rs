@@ -1,8 +1,5 @@
 //! The sink's page and API as browsers and scripts see them.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, which clippy.toml does not cover"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not cover")]
 
 use std::time::Duration;
 
@@ -25,10 +22,7 @@ struct App {
 impl App {
     async fn start() -> Self {
         let sink = MailSink::start(Options::default()).await.unwrap();
-        Self {
-            sink,
-            client: Client::builder().no_proxy().timeout(SOON).build().unwrap(),
-        }
+        Self { sink, client: Client::builder().no_proxy().timeout(SOON).build().unwrap() }
     }
 
     async fn send(&self, to: &str, subject: &str) {
@@ -73,10 +67,7 @@ impl App {
     async fn subjects(&self, path: &str) -> Vec<String> {
         let list = self.json(path).await;
         let messages = list["messages"].as_array().unwrap();
-        messages
-            .iter()
-            .map(|message| message["Subject"].as_str().unwrap().to_owned())
-            .collect()
+        messages.iter().map(|message| message["Subject"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -90,14 +81,8 @@ async fn the_list_has_mailpits_shape() {
     let message = &mut list["messages"][0];
     let created = message["Created"].take();
     let created: DateTime<Utc> = created.as_str().unwrap().parse().unwrap();
-    assert!(
-        before <= created && created <= Clock::Database.instant(),
-        "{created}"
-    );
-    assert!(
-        created.timestamp_subsec_nanos() > 0,
-        "{created} has no fraction of a second"
-    );
+    assert!(before <= created && created <= Clock::Database.instant(), "{created}");
+    assert!(created.timestamp_subsec_nanos() > 0, "{created} has no fraction of a second");
     let id = message["ID"].take();
     assert_eq!(id, app.sink.messages()[0].id.to_string());
     assert_eq!(message["Size"].take(), app.sink.messages()[0].raw.len());
@@ -125,14 +110,7 @@ async fn one_mail_has_mailpits_shape_and_is_read_then() {
     let id = app.sink.messages()[0].id;
     let mut mail = app.json(&format!("/api/v1/message/{id}")).await;
     assert_eq!(mail["ID"].take(), id.to_string());
-    assert!(
-        mail["Date"]
-            .take()
-            .as_str()
-            .unwrap()
-            .parse::<DateTime<Utc>>()
-            .is_ok()
-    );
+    assert!(mail["Date"].take().as_str().unwrap().parse::<DateTime<Utc>>().is_ok());
     assert_eq!(mail["Size"].take(), app.sink.messages()[0].raw.len());
     assert!(mail["Attachments"][0]["PartID"].take().is_string());
     assert_eq!(
@@ -163,24 +141,16 @@ async fn one_mail_has_mailpits_shape_and_is_read_then() {
 #[tokio::test]
 async fn lists_are_newest_first_in_pages_and_searches_filter() {
     let app = App::start().await;
-    for (to, subject) in [
-        ("ann@example.com", "one"),
-        ("bob@example.com", "two"),
-        ("ann@example.com", "three"),
-    ] {
+    for (to, subject) in
+        [("ann@example.com", "one"), ("bob@example.com", "two"), ("ann@example.com", "three")]
+    {
         app.send(to, subject).await;
     }
     assert_eq!(app.subjects("/api/v1/messages").await, ["three", "two", "one"]);
     assert_eq!(app.subjects("/api/v1/messages?start=1&limit=1").await, ["two"]);
     assert_eq!(app.subjects("/api/v1/messages?start=9").await, [""; 0]);
-    assert_eq!(
-        app.subjects("/api/v1/search?query=to:ann@example.com").await,
-        ["three", "one"]
-    );
-    assert_eq!(
-        app.subjects("/api/v1/search?query=to:ann@+subject:one").await,
-        ["one"]
-    );
+    assert_eq!(app.subjects("/api/v1/search?query=to:ann@example.com").await, ["three", "one"]);
+    assert_eq!(app.subjects("/api/v1/search?query=to:ann@+subject:one").await, ["one"]);
     let list = app.json("/api/v1/search?query=to:ann@&limit=1&start=1").await;
     let counts = ["total", "messages_count", "count", "start"].map(|name| list[name].as_u64().unwrap());
     assert_eq!(counts, [3, 2, 1, 1]);
@@ -204,23 +174,11 @@ async fn mails_are_deleted_by_id_or_all() {
     }
     let url = app.sink.http_url() + "/api/v1/messages";
     let id = app.sink.messages()[1].id;
-    let deleted = app
-        .client
-        .delete(&url)
-        .json(&json!({"IDs": [id]}))
-        .send()
-        .await
-        .unwrap();
+    let deleted = app.client.delete(&url).json(&json!({"IDs": [id]})).send().await.unwrap();
     assert_eq!(deleted.text().await.unwrap(), "ok");
     assert_eq!(app.subjects("/api/v1/messages").await, ["three", "one"]);
     // A misspelt name must not delete everything.
-    let wrong = app
-        .client
-        .delete(&url)
-        .json(&json!({"ids": [id]}))
-        .send()
-        .await
-        .unwrap();
+    let wrong = app.client.delete(&url).json(&json!({"ids": [id]})).send().await.unwrap();
     assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
     assert_eq!(app.sink.messages().len(), 2);
     app.client.delete(&url).send().await.unwrap();
@@ -232,11 +190,7 @@ async fn bad_requests_are_told_what_is_wrong() {
     let app = App::start().await;
     for (path, status, error) in [
         ("/api/v1/message/latest", 404, "no mail has the ID \"latest\""),
-        (
-            "/api/v1/message/nonsense/raw",
-            404,
-            "no mail has the ID \"nonsense\"",
-        ),
+        ("/api/v1/message/nonsense/raw", 404, "no mail has the ID \"nonsense\""),
         ("/api/v1/messages?limit=many", 400, "limit"),
         ("/api/v1/messages?limt=1", 400, "limt"),
         ("/api/v1/search", 400, "query"),
@@ -253,15 +207,8 @@ async fn bad_requests_are_told_what_is_wrong() {
 async fn the_page_needs_nothing_from_elsewhere_and_runs_only_its_own_script() {
     let app = App::start().await;
     let (first, second) = (app.get("/").await, app.get("/").await);
-    let policy = first.headers()["content-security-policy"]
-        .to_str()
-        .unwrap()
-        .to_owned();
-    assert_ne!(
-        second.headers()["content-security-policy"],
-        policy.as_str(),
-        "the nonce is used twice"
-    );
+    let policy = first.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert_ne!(second.headers()["content-security-policy"], policy.as_str(), "the nonce is used twice");
     let (_, nonce) = policy.split_once("'nonce-").unwrap();
     let (nonce, _) = nonce.split_once('\'').unwrap();
     assert!(policy.starts_with("default-src 'none'; "), "{policy}");
@@ -282,20 +229,13 @@ async fn events_tell_of_changes_and_end_with_the_sink() {
     let app = App::start().await;
     let mut events = app.get("/api/events").await;
     assert_eq!(events.headers()["content-type"], "text/event-stream");
-    let mut next = async || {
-        timeout(SOON, events.chunk())
-            .await
-            .expect("no event in time")
-            .unwrap()
-    };
+    let mut next = async || timeout(SOON, events.chunk()).await.expect("no event in time").unwrap();
     assert_eq!(next().await.unwrap(), "event: changed\ndata: 0\n\n");
     app.send("ann@example.com", "one").await;
     assert_eq!(next().await.unwrap(), "event: changed\ndata: 1\n\n");
     app.get("/api/v1/message/latest").await;
     assert_eq!(next().await.unwrap(), "event: changed\ndata: 2\n\n");
-    timeout(SOON, app.sink.stop())
-        .await
-        .expect("an open page keeps the sink from stopping");
+    timeout(SOON, app.sink.stop()).await.expect("an open page keeps the sink from stopping");
     assert_eq!(next().await, None);
 }
 
@@ -305,8 +245,5 @@ async fn a_mail_without_plain_text_has_none() {
     let body = MultiPart::related().singlepart(SinglePart::html("<p>Only this</p>".to_owned()));
     app.send_body("ann@example.com", "html", body).await;
     let mail = app.json("/api/v1/message/latest").await;
-    assert_eq!(
-        (mail["Text"].as_str(), mail["HTML"].as_str()),
-        (Some(""), Some("<p>Only this</p>"))
-    );
+    assert_eq!((mail["Text"].as_str(), mail["HTML"].as_str()), (Some(""), Some("<p>Only this</p>")));
 }

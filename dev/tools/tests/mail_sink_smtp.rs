@@ -1,9 +1,5 @@
 //! The sink as SMTP clients see it: raw sockets for the protocol's corners, lettre for a client as ours is.
-#![expect(
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "helpers of tests, which clippy.toml does not cover"
-)]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not cover")]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,9 +28,7 @@ struct Client<S>(BufReader<S>);
 impl Client<TcpStream> {
     /// Connects and says EHLO.
     async fn connect(sink: &MailSink) -> Self {
-        let mut client = Self(BufReader::new(
-            TcpStream::connect(sink.smtp_addr()).await.unwrap(),
-        ));
+        let mut client = Self(BufReader::new(TcpStream::connect(sink.smtp_addr()).await.unwrap()));
         assert_eq!(client.reply().await, "220 localhost mail sink ESMTP\r\n");
         client.ask("EHLO test\r\n", 250).await;
         client
@@ -67,11 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn ask(&mut self, command: impl AsRef<[u8]>, code: u16) -> String {
         self.send(&command).await;
         let reply = self.reply().await;
-        assert!(
-            reply.starts_with(&code.to_string()),
-            "{}{reply}",
-            String::from_utf8_lossy(command.as_ref())
-        );
+        assert!(reply.starts_with(&code.to_string()), "{}{reply}", String::from_utf8_lossy(command.as_ref()));
         reply
     }
 
@@ -83,8 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn deliver(&mut self, to: &str, subject: &str) {
         self.begin(to).await;
-        self.ask(format!("Subject: {subject}\r\n\r\nHello\r\n.\r\n"), 250)
-            .await;
+        self.ask(format!("Subject: {subject}\r\n\r\nHello\r\n.\r\n"), 250).await;
     }
 }
 
@@ -93,16 +82,8 @@ async fn sink() -> MailSink {
 }
 
 async fn locked_sink() -> MailSink {
-    let credentials = Some(Credentials {
-        user: "ann".into(),
-        password: "secret".into(),
-    });
-    MailSink::start(Options {
-        credentials,
-        ..Options::default()
-    })
-    .await
-    .unwrap()
+    let credentials = Some(Credentials { user: "ann".into(), password: "secret".into() });
+    MailSink::start(Options { credentials, ..Options::default() }).await.unwrap()
 }
 
 fn plain(user: &str, password: &str) -> String {
@@ -135,9 +116,7 @@ async fn pipelined_mails_arrive_in_order() {
     assert_eq!(messages[0].envelope.from, "from@example.com");
     assert_eq!(messages[0].envelope.to, ["ann@example.com", "bob@example.com"]);
     assert!(
-        messages
-            .windows(2)
-            .all(|pair| pair[0].arrived_at <= pair[1].arrived_at && pair[0].id < pair[1].id)
+        messages.windows(2).all(|pair| pair[0].arrived_at <= pair[1].arrived_at && pair[0].id < pair[1].id)
     );
 }
 
@@ -170,12 +149,7 @@ async fn recipients_fail_on_purpose_and_others_of_the_same_mail_do_not() {
 #[tokio::test]
 async fn a_slow_recipient_is_answered_late_though_the_mail_is_there() {
     let slow_for = Duration::from_millis(300);
-    let sink = MailSink::start(Options {
-        slow_for,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    let sink = MailSink::start(Options { slow_for, ..Options::default() }).await.unwrap();
     let mut client = Client::connect(&sink).await;
     client.begin("slow@example.com").await;
     let sent_at = std::time::Instant::now();
@@ -196,17 +170,13 @@ async fn a_silent_recipient_is_never_answered_and_others_go_on() {
     client.deliver("ann@example.com", "heard").await;
     let mut byte = [0];
     assert!(
-        timeout(Duration::from_millis(200), silent.0.read(&mut byte))
-            .await
-            .is_err(),
+        timeout(Duration::from_millis(200), silent.0.read(&mut byte)).await.is_err(),
         "something was answered"
     );
     assert_eq!(sink.messages().len(), 1);
 
     drop(silent);
-    timeout(SOON, sink.stop())
-        .await
-        .expect("a silent connection keeps the sink from stopping");
+    timeout(SOON, sink.stop()).await.expect("a silent connection keeps the sink from stopping");
 }
 
 #[tokio::test]
@@ -249,24 +219,14 @@ async fn nonsense_is_answered_and_survived() {
 async fn a_login_is_taken_where_none_is_required() {
     let sink = sink().await;
     let mut client = Client::connect(&sink).await;
-    assert!(
-        client
-            .ask("EHLO test\r\n", 250)
-            .await
-            .contains("250-AUTH PLAIN LOGIN\r\n")
-    );
+    assert!(client.ask("EHLO test\r\n", 250).await.contains("250-AUTH PLAIN LOGIN\r\n"));
     client.deliver("ann@example.com", "without").await;
-    client
-        .ask(format!("AUTH PLAIN {}\r\n", plain("ann", "whatever")), 235)
-        .await;
+    client.ask(format!("AUTH PLAIN {}\r\n", plain("ann", "whatever")), 235).await;
     client.ask("RSET\r\n", 250).await;
     client.deliver("ann@example.com", "with").await;
     client.deliver("ann@example.com", "again").await;
     let messages = sink.messages();
-    let users: Vec<_> = messages
-        .iter()
-        .map(|message| message.envelope.user.as_deref())
-        .collect();
+    let users: Vec<_> = messages.iter().map(|message| message.envelope.user.as_deref()).collect();
     assert_eq!(users, [None, Some("ann"), Some("ann")]);
 }
 
@@ -275,9 +235,7 @@ async fn a_required_login_is_required() {
     let sink = locked_sink().await;
     let mut client = Client::connect(&sink).await;
     client.ask("MAIL FROM:<from@example.com>\r\n", 530).await;
-    client
-        .ask(format!("AUTH PLAIN {}\r\n", plain("ann", "wrong")), 535)
-        .await;
+    client.ask(format!("AUTH PLAIN {}\r\n", plain("ann", "wrong")), 535).await;
     client.ask("MAIL FROM:<from@example.com>\r\n", 530).await;
     client.ask("AUTH PLAIN\r\n", 334).await;
     client.ask("*\r\n", 501).await;
@@ -295,9 +253,7 @@ async fn a_required_login_is_required() {
     assert_eq!(client.ask("AUTH LOGIN\r\n", 334).await, "334 VXNlcm5hbWU6\r\n");
     client.ask(BASE64_STANDARD.encode("ann") + "\r\n", 334).await;
     client.ask(BASE64_STANDARD.encode("wrong") + "\r\n", 535).await;
-    client
-        .ask(format!("AUTH LOGIN {}\r\n", BASE64_STANDARD.encode("ann")), 334)
-        .await;
+    client.ask(format!("AUTH LOGIN {}\r\n", BASE64_STANDARD.encode("ann")), 334).await;
     client.ask(BASE64_STANDARD.encode("secret") + "\r\n", 235).await;
     client.deliver("ann@example.com", "login").await;
     assert_eq!(sink.messages().len(), 3);
@@ -308,16 +264,12 @@ async fn starttls_begins_anew_and_forgets_what_came_in_the_clear() {
     let sink = locked_sink().await;
     let mut client = Client::connect(&sink).await;
     assert!(client.ask("EHLO test\r\n", 250).await.contains("STARTTLS"));
-    client
-        .ask(format!("AUTH PLAIN {}\r\n", plain("ann", "secret")), 235)
-        .await;
+    client.ask(format!("AUTH PLAIN {}\r\n", plain("ann", "secret")), 235).await;
     // The NOOP in the clear must not be answered over TLS (RFC 3207 §4.2).
     client.ask("STARTTLS\r\nNOOP\r\n", 220).await;
 
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(sink.certificate_pem().as_bytes()).unwrap())
-        .unwrap();
+    roots.add(CertificateDer::from_pem_slice(sink.certificate_pem().as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -325,22 +277,14 @@ async fn starttls_begins_anew_and_forgets_what_came_in_the_clear() {
         .with_no_client_auth();
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("localhost").unwrap();
-    let stream = timeout(SOON, connector.connect(name, client.0.into_inner()))
-        .await
-        .unwrap()
-        .unwrap();
+    let stream = timeout(SOON, connector.connect(name, client.0.into_inner())).await.unwrap().unwrap();
 
     let mut client = Client(BufReader::new(stream));
     let extensions = client.ask("EHLO test\r\n", 250).await;
-    assert!(
-        extensions.starts_with("250-") && !extensions.contains("STARTTLS"),
-        "{extensions}"
-    );
+    assert!(extensions.starts_with("250-") && !extensions.contains("STARTTLS"), "{extensions}");
     client.ask("STARTTLS\r\n", 503).await;
     client.ask("MAIL FROM:<from@example.com>\r\n", 530).await;
-    client
-        .ask(format!("AUTH PLAIN {}\r\n", plain("ann", "secret")), 235)
-        .await;
+    client.ask(format!("AUTH PLAIN {}\r\n", plain("ann", "secret")), 235).await;
     client.deliver("ann@example.com", "over TLS").await;
     assert_eq!(sink.messages()[0].subject, "over TLS");
 }
@@ -376,11 +320,7 @@ async fn lettre_sends_with_starttls_login_and_a_pool() {
         right.send(mail()).await.unwrap();
     }
     let error = transport("wrong").send(mail()).await.unwrap_err();
-    assert_eq!(
-        error.status().map(|code| code.to_string()).as_deref(),
-        Some("535"),
-        "{error}"
-    );
+    assert_eq!(error.status().map(|code| code.to_string()).as_deref(), Some("535"), "{error}");
 
     let messages = sink.wait_for_count(3, SOON).await.unwrap();
     assert_eq!(messages.len(), 3);
@@ -396,25 +336,15 @@ async fn waiting_ends_with_the_mail_or_says_what_came() {
     let sink = sink().await;
     let mut client = Client::connect(&sink).await;
     let (found, ()) = tokio::join!(
-        sink.wait_for(
-            |messages| messages.iter().any(|message| message.subject == "second"),
-            SOON
-        ),
+        sink.wait_for(|messages| messages.iter().any(|message| message.subject == "second"), SOON),
         async {
             client.deliver("ann@example.com", "first").await;
             client.deliver("ann@example.com", "second").await;
         }
     );
     assert_eq!(found.unwrap().len(), 2);
-    let error = sink
-        .wait_for_count(3, Duration::from_millis(20))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("2 came:") && error.contains("to ann@example.com: second"),
-        "{error}"
-    );
+    let error = sink.wait_for_count(3, Duration::from_millis(20)).await.unwrap_err().to_string();
+    assert!(error.contains("2 came:") && error.contains("to ann@example.com: second"), "{error}");
     sink.clear();
     assert!(sink.messages().is_empty());
 }
@@ -424,26 +354,11 @@ async fn stopping_tells_clients_and_frees_the_ports() {
     let sink = sink().await;
     let (smtp, http) = (sink.smtp_addr(), sink.http_addr());
     let mut client = Client::connect(&sink).await;
-    let taken = MailSink::start(Options {
-        smtp,
-        ..Options::default()
-    })
-    .await
-    .unwrap_err()
-    .to_string();
-    assert!(
-        taken.starts_with(&format!("cannot listen on {smtp} for SMTP; ")),
-        "{taken}"
-    );
+    let taken = MailSink::start(Options { smtp, ..Options::default() }).await.unwrap_err().to_string();
+    assert!(taken.starts_with(&format!("cannot listen on {smtp} for SMTP; ")), "{taken}");
     timeout(SOON, sink.stop()).await.expect("did not stop");
     assert!(client.reply().await.starts_with("421"));
-    MailSink::start(Options {
-        smtp,
-        http,
-        ..Options::default()
-    })
-    .await
-    .unwrap();
+    MailSink::start(Options { smtp, http, ..Options::default() }).await.unwrap();
 }
 
 #[tokio::test]

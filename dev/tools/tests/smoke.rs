@@ -1,8 +1,5 @@
 //! `smoke` as a whole: a README, a mail page and the mail, from the command line's arguments on.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, which clippy.toml does not cover"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not cover")]
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use common::clock::Clock;
@@ -43,10 +40,7 @@ async fn send(sink: &MailSink) {
 
 async fn run(sink: &MailSink, readme: &str) -> Result<(), String> {
     let dir = TempDir::new().unwrap();
-    let args = smoke::Args {
-        readme: dir.path().join("README.md"),
-        dev_json: dir.path().join("dev.json"),
-    };
+    let args = smoke::Args { readme: dir.path().join("README.md"), dev_json: dir.path().join("dev.json") };
     let dev = json!({
         "pid": 7, "api_url": "http://127.0.0.1:1", "mail_url": sink.http_url(), "processes": [],
     });
@@ -71,36 +65,25 @@ async fn passes_when_the_mail_comes_at_its_time() {
 async fn fails_when_the_mail_comes_early() {
     let sink = MailSink::start(Options::default()).await.unwrap();
     send(&sink).await;
-    let error = run(&sink, &readme(now() + TimeDelta::seconds(60)))
-        .await
-        .unwrap_err();
+    let error = run(&sink, &readme(now() + TimeDelta::seconds(60))).await.unwrap_err();
     assert!(error.contains("before its time"), "{error}");
 }
 
 #[tokio::test]
 async fn fails_when_no_mail_comes() {
     let sink = MailSink::start(Options::default()).await.unwrap();
-    let readme = readme(now() - TimeDelta::seconds(40))
-        .replace("&wait=20", "")
-        .replace("Reminder: Ship it", "");
+    let readme =
+        readme(now() - TimeDelta::seconds(40)).replace("&wait=20", "").replace("Reminder: Ship it", "");
     let readme = readme.replace("\"Subject\":\"\"", "\"messages\":[]");
     let error = run(&sink, &readme).await.unwrap_err();
-    assert!(
-        error.contains("no mail about \"Ship it\" came to ann@example.com"),
-        "{error}"
-    );
+    assert!(error.contains("no mail about \"Ship it\" came to ann@example.com"), "{error}");
 }
 
 #[tokio::test]
 async fn fails_with_the_step_when_the_readme_lies() {
     let sink = MailSink::start(Options::default()).await.unwrap();
     send(&sink).await;
-    let error = run(
-        &sink,
-        &readme(now()).replace("Reminder: Ship it", "Another subject"),
-    )
-    .await
-    .unwrap_err();
+    let error = run(&sink, &readme(now()).replace("Reminder: Ship it", "Another subject")).await.unwrap_err();
     assert!(
         error.contains("README.md does not work as written: line 6: this line was not printed"),
         "{error}"

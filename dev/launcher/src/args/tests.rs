@@ -10,66 +10,32 @@ fn problem(line: &str) -> String {
 
 #[test]
 fn nothing_means_everything_once() {
-    let Command::Dev(dev) = parsed("").unwrap() else {
-        panic!("not dev")
-    };
-    assert_eq!(
-        dev,
-        Dev {
-            components: Components::ALL,
-            ..Dev::default()
-        }
-    );
-    assert_eq!(
-        dev.replicas,
-        Replicas {
-            api: 1,
-            worker: 1,
-            scheduler: 1
-        }
-    );
+    let Command::Dev(dev) = parsed("").unwrap() else { panic!("not dev") };
+    assert_eq!(dev, Dev { components: Components::ALL, ..Dev::default() });
+    assert_eq!(dev.replicas, Replicas { api: 1, worker: 1, scheduler: 1 });
 }
 
 #[test]
 fn all_options_of_dev_are_read_in_both_forms() {
     let line =
         "--release --data=/tmp/x --port-offset 100 --api 2 --worker=3 --scheduler 2 --only postgres,worker";
-    let Command::Dev(dev) = parsed(line).unwrap() else {
-        panic!("not dev")
-    };
+    let Command::Dev(dev) = parsed(line).unwrap() else { panic!("not dev") };
     assert_eq!(
         dev,
         Dev {
             release: true,
             data: Some("/tmp/x".into()),
             port_offset: 100,
-            replicas: Replicas {
-                api: 2,
-                worker: 3,
-                scheduler: 2
-            },
-            components: Components {
-                api: false,
-                scheduler: false,
-                ..Components::ALL
-            },
+            replicas: Replicas { api: 2, worker: 3, scheduler: 2 },
+            components: Components { api: false, scheduler: false, ..Components::ALL },
         }
     );
 }
 
 #[test]
 fn servers_alone_bring_nothing_else() {
-    let Command::Dev(dev) = parsed("--only postgres,redis").unwrap() else {
-        panic!("not dev")
-    };
-    assert_eq!(
-        dev.components,
-        Components {
-            postgres: true,
-            redis: true,
-            ..Components::NONE
-        }
-    );
+    let Command::Dev(dev) = parsed("--only postgres,redis").unwrap() else { panic!("not dev") };
+    assert_eq!(dev.components, Components { postgres: true, redis: true, ..Components::NONE });
 }
 
 #[test]
@@ -96,11 +62,7 @@ fn wrong_values_are_named_with_their_range() {
     for (line, named, fix) in [
         ("--api 0", "--api is \"0\"", "from 1 to 11"),
         ("--api many", "--api is \"many\"", "from 1 to 11"),
-        (
-            "--port-offset 60000",
-            "--port-offset is \"60000\"",
-            "from 0 to 56032",
-        ),
+        ("--port-offset 60000", "--port-offset is \"60000\"", "from 0 to 56032"),
         ("--data", "--data needs a value", "--data VALUE"),
         ("--release=yes", "--release takes no value", "--release alone"),
     ] {
@@ -131,29 +93,16 @@ fn other_commands_go_to_the_tools_as_they_are() {
     let rest = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     assert_eq!(
         parsed("chaos --minutes 5").unwrap(),
-        Command::Tool {
-            rest: rest(&["chaos", "--minutes", "5"])
-        }
+        Command::Tool { rest: rest(&["chaos", "--minutes", "5"]) }
     );
-    assert_eq!(
-        parsed("bench jobs --help").unwrap(),
-        Command::Bench {
-            rest: rest(&["jobs", "--help"])
-        }
-    );
+    assert_eq!(parsed("bench jobs --help").unwrap(), Command::Bench { rest: rest(&["jobs", "--help"]) });
     assert_eq!(
         parsed("seed --users 3 --data=d").unwrap(),
-        Command::Seed {
-            data: Some("d".into()),
-            rest: rest(&["--users", "3"])
-        }
+        Command::Seed { data: Some("d".into()), rest: rest(&["--users", "3"]) }
     );
     assert_eq!(
         parsed("smoke -- --keep").unwrap(),
-        Command::Smoke {
-            release: false,
-            rest: rest(&["--keep"])
-        }
+        Command::Smoke { release: false, rest: rest(&["--keep"]) }
     );
 }
 

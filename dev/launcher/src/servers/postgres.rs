@@ -34,19 +34,12 @@ pub(crate) enum Durability {
 /// The URL of a database for tokio-postgres and libpq alike. The socket's directory stands percent-encoded in the
 /// place of the host; as a parameter beside a host it would only be tried second.
 pub(crate) fn url(sockets: &Path, role: &str, database: &str) -> String {
-    format!(
-        "postgres://{role}@{}/{database}",
-        percent(&sockets.to_string_lossy(), "")
-    )
+    format!("postgres://{role}@{}/{database}", percent(&sockets.to_string_lossy(), ""))
 }
 
 /// The major version of the cluster in the data directory, if there is one.
 pub(crate) fn cluster_version(data: &DataDir) -> Option<u32> {
-    fs::read_to_string(data.postgres().join("PG_VERSION"))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    fs::read_to_string(data.postgres().join("PG_VERSION")).ok()?.trim().parse().ok()
 }
 
 /// Starts the server; makes its cluster first if there is none.
@@ -61,10 +54,7 @@ pub(crate) fn start(
         make_cluster(found, data, signals)?;
     }
     end_leftover(data, signals)?;
-    step(
-        "Starting",
-        format_args!("PostgreSQL {} ({})", found.major, found.path.display()),
-    );
+    step("Starting", format_args!("PostgreSQL {} ({})", found.major, found.path.display()));
     let mut command = as_server_user(&found.path, data);
     command.arg("-D").arg(&cluster);
     let mut set = |name: &str, value: &str| {
@@ -81,10 +71,7 @@ pub(crate) fn start(
         set("synchronous_commit", "off");
         set("full_page_writes", "off");
     }
-    let output = Output::Logged {
-        file: data.log("postgres"),
-        shown: false,
-    };
+    let output = Output::Logged { file: data.log("postgres"), shown: false };
     Child::spawn("postgres", command, output, Ending::POSTGRES)
 }
 
@@ -112,10 +99,7 @@ fn socket(data: &DataDir) -> PathBuf {
 fn make_cluster(found: &Program, data: &DataDir, signals: &Signals) -> Result<()> {
     let cluster = data.postgres();
     let unfinished = cluster.with_extension("new");
-    step(
-        "Creating",
-        format_args!("a PostgreSQL {} cluster in {}", found.major, cluster.display()),
-    );
+    step("Creating", format_args!("a PostgreSQL {} cluster in {}", found.major, cluster.display()));
     // C.UTF-8 sorts by code point and knows the letters of all scripts; systems without it have C.
     init(found, data, &unfinished, "C.UTF-8", signals).or_else(|error| match error {
         Error::Interrupted => Err(error),
@@ -133,17 +117,9 @@ fn init(found: &Program, data: &DataDir, cluster: &Path, locale: &str, signals: 
         .arg("--pgdata")
         .arg(cluster)
         // The socket's directory is private, so whoever reaches the socket is trusted.
-        .args([
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--no-sync",
-            "--no-instructions",
-        ])
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "--no-instructions"])
         .arg(format!("--locale={locale}"));
-    Child::spawn("initdb", command, Output::Remembered, Ending::TOOL)?
-        .wait(signals)
-        .map(drop)
+    Child::spawn("initdb", command, Output::Remembered, Ending::TOOL)?.wait(signals).map(drop)
 }
 
 /// Runs [`ROLES`] in single-user mode, which needs neither a running server nor a client.
@@ -181,15 +157,9 @@ fn end_leftover(data: &DataDir, signals: &Signals) -> Result<()> {
     let Ok(file) = fs::read_to_string(pid_file(data)) else {
         return Ok(());
     };
-    let pid = file
-        .lines()
-        .next()
-        .and_then(|line| line.trim().parse::<u32>().ok());
+    let pid = file.lines().next().and_then(|line| line.trim().parse::<u32>().ok());
     if let Some(pid) = pid.filter(|pid| is_postgres(*pid, data)) {
-        step(
-            "Stopping",
-            format_args!("a PostgreSQL (process {pid}) that was left behind"),
-        );
+        step("Stopping", format_args!("a PostgreSQL (process {pid}) that was left behind"));
         os::send(pid, Signal::Interrupt);
         let deadline = Instant::now() + Duration::from_secs(20);
         while is_postgres(pid, data) {
@@ -204,11 +174,7 @@ fn end_leftover(data: &DataDir, signals: &Signals) -> Result<()> {
         }
     }
     // The number in a stale file may by now belong to another program, for which PostgreSQL would refuse to start.
-    for stale in [
-        pid_file(data),
-        socket(data),
-        data.sockets().join(".s.PGSQL.5432.lock"),
-    ] {
+    for stale in [pid_file(data), socket(data), data.sockets().join(".s.PGSQL.5432.lock")] {
         let _was_not_there = fs::remove_file(stale);
     }
     Ok(())

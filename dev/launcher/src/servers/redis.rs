@@ -13,10 +13,7 @@ use crate::terminal::step;
 
 /// The URL of the server as the crate `redis` reads it.
 pub(crate) fn url(sockets: &Path) -> String {
-    format!(
-        "redis+unix://{}",
-        percent(&socket(sockets).to_string_lossy(), "/")
-    )
+    format!("redis+unix://{}", percent(&socket(sockets).to_string_lossy(), "/"))
 }
 
 /// Where the server listens.
@@ -30,29 +27,13 @@ pub(crate) fn start(found: &Program, data: &DataDir) -> Result<Child> {
     make_shared(&directory)?;
     let socket = socket(data.sockets());
     end_leftover(&socket)?;
-    step(
-        "Starting",
-        format_args!("Redis {} ({})", found.major, found.path.display()),
-    );
+    step("Starting", format_args!("Redis {} ({})", found.major, found.path.display()));
     let mut command = program(&found.path);
-    command
-        .args([
-            "--port",
-            "0",
-            "--unixsocketperm",
-            "700",
-            "--daemonize",
-            "no",
-            "--unixsocket",
-        ])
-        .arg(socket);
+    command.args(["--port", "0", "--unixsocketperm", "700", "--daemonize", "no", "--unixsocket"]).arg(socket);
     command.arg("--dir").arg(directory);
     command.args(["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
     command.args(["--maxmemory-policy", "noeviction"]);
-    let output = Output::Logged {
-        file: data.log("redis"),
-        shown: false,
-    };
+    let output = Output::Logged { file: data.log("redis"), shown: false };
     Child::spawn("redis", command, output, Ending::REDIS)
 }
 
@@ -78,9 +59,6 @@ mod tests {
 
     #[test]
     fn the_socket_is_the_path_of_the_url() {
-        assert_eq!(
-            url(Path::new("/tmp/tasktracker-1a")),
-            "redis+unix:///tmp/tasktracker-1a/redis.sock"
-        );
+        assert_eq!(url(Path::new("/tmp/tasktracker-1a")), "redis+unix:///tmp/tasktracker-1a/redis.sock");
     }
 }

@@ -49,13 +49,8 @@ pub(super) async fn serve(listener: TcpListener, store: Arc<Store>, shutdown: Ca
         .route("/api/v1/message/{id}/headers", get(headers))
         .route("/api/v1/message/{id}/raw", get(raw))
         .fallback(async || Refusal(StatusCode::NOT_FOUND, "there is nothing at this path".to_owned()))
-        .with_state(Api {
-            store,
-            shutdown: shutdown.clone(),
-        });
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown.cancelled_owned())
-        .await;
+        .with_state(Api { store, shutdown: shutdown.clone() });
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
     if let Err(error) = served {
         tracing::error!(%error, "the mail page has stopped");
     }
@@ -82,12 +77,7 @@ async fn list(
 ) -> Result<Json<List>, Refusal> {
     let Query(page) = page?;
     let all = api.store.messages();
-    Ok(Json(List::new(
-        &all,
-        all.iter().rev().collect(),
-        page.start,
-        page.limit,
-    )))
+    Ok(Json(List::new(&all, all.iter().rev().collect(), page.start, page.limit)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,11 +106,7 @@ async fn search(
         () = api.shutdown.cancelled() => {}
     }
     let all = api.store.messages();
-    let matching = all
-        .iter()
-        .rev()
-        .filter(|message| search.matches(message))
-        .collect();
+    let matching = all.iter().rev().filter(|message| search.matches(message)).collect();
     Ok(Json(List::new(&all, matching, page.start, page.limit)))
 }
 
@@ -145,13 +131,7 @@ async fn headers(
 
 async fn raw(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let raw = find(&api, &id)?.raw.clone();
-    Ok((
-        [
-            (CONTENT_TYPE, "text/plain; charset=utf-8"),
-            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        ],
-        raw,
-    )
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")], raw)
         .into_response())
 }
 
@@ -168,17 +148,13 @@ async fn delete(State(api): State<Api>, body: Bytes) -> Result<&'static str, Ref
         Delete::default()
     } else {
         serde_json::from_slice(&body).map_err(|error| {
-            Refusal(
-                StatusCode::BAD_REQUEST,
-                format!("the body must be like {{\"IDs\": [\"…\"]}}: {error}"),
-            )
+            Refusal(StatusCode::BAD_REQUEST, format!("the body must be like {{\"IDs\": [\"…\"]}}: {error}"))
         })?
     };
     if delete.ids.is_empty() {
         api.store.clear();
     } else {
-        api.store
-            .retain(|message| !delete.ids.contains(&message.id.to_string()));
+        api.store.retain(|message| !delete.ids.contains(&message.id.to_string()));
     }
     Ok("ok")
 }
@@ -192,10 +168,7 @@ async fn events(State(api): State<Api>) -> Sse<impl Stream<Item = Result<Event, 
             () = api.shutdown.cancelled() => return None,
         }
         let count = *changes.borrow_and_update();
-        Some((
-            Ok(Event::default().event("changed").data(count.to_string())),
-            (changes, api),
-        ))
+        Some((Ok(Event::default().event("changed").data(count.to_string())), (changes, api)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
@@ -243,12 +216,8 @@ struct List {
 
 impl List {
     fn new(all: &[Arc<Message>], matching: Vec<&Arc<Message>>, start: usize, limit: usize) -> Self {
-        let messages: Vec<_> = matching
-            .iter()
-            .skip(start)
-            .take(limit)
-            .map(|message| Summary::from(&***message))
-            .collect();
+        let messages: Vec<_> =
+            matching.iter().skip(start).take(limit).map(|message| Summary::from(&***message)).collect();
         Self {
             total: all.len(),
             unread: all.iter().filter(|message| !message.is_read()).count(),
@@ -334,10 +303,8 @@ struct MessageView {
 
 impl From<&Message> for MessageView {
     fn from(message: &Message) -> Self {
-        let (inline, attachments): (Vec<_>, Vec<_>) = message
-            .attachments
-            .iter()
-            .partition(|attachment| !attachment.content_id.is_empty());
+        let (inline, attachments): (Vec<_>, Vec<_>) =
+            message.attachments.iter().partition(|attachment| !attachment.content_id.is_empty());
         Self {
             id: message.id,
             message_id: message.message_id.clone(),
@@ -370,10 +337,7 @@ struct AddressView {
 
 impl From<&Address> for AddressView {
     fn from(address: &Address) -> Self {
-        Self {
-            name: address.name.clone(),
-            address: address.address.clone(),
-        }
+        Self { name: address.name.clone(), address: address.address.clone() }
     }
 }
 
@@ -418,17 +382,12 @@ struct ListUnsubscribe {
 impl ListUnsubscribe {
     fn of(message: &Message) -> Self {
         let header = message.header("List-Unsubscribe").unwrap_or_default();
-        let links = header
-            .split(',')
-            .filter_map(|link| link.trim().strip_prefix('<')?.strip_suffix('>'));
+        let links = header.split(',').filter_map(|link| link.trim().strip_prefix('<')?.strip_suffix('>'));
         Self {
             links: links.map(str::to_owned).collect(),
             header: header.to_owned(),
             errors: String::new(),
-            header_post: message
-                .header("List-Unsubscribe-Post")
-                .unwrap_or_default()
-                .to_owned(),
+            header_post: message.header("List-Unsubscribe-Post").unwrap_or_default().to_owned(),
         }
     }
 }

@@ -103,10 +103,7 @@ pub(super) struct Dialogue {
 
 impl Dialogue {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
-        let collector = Collector {
-            rules: Arc::clone(&rules),
-            mail: Arc::default(),
-        };
+        let collector = Collector { rules: Arc::clone(&rules), mail: Arc::default() };
         let auth = rules.credentials.is_some();
         let session = new_session(&collector, auth, false);
         Self {
@@ -159,50 +156,27 @@ impl Dialogue {
     fn data(&mut self, line: &[u8]) -> Reply {
         let response = self.session.process(line);
         if response.action == Action::NoReply {
-            return Reply {
-                bytes: Vec::new(),
-                then: Then::Continue,
-            };
+            return Reply { bytes: Vec::new(), then: Then::Continue };
         }
         self.expects = Expects::Command;
-        let Mail {
-            envelope,
-            raw,
-            too_big,
-        } = self.collector.take();
+        let Mail { envelope, raw, too_big } = self.collector.take();
         if too_big {
-            return reply(
-                552,
-                &format!("The mail is larger than {} bytes", self.rules.max_size),
-            );
+            return reply(552, &format!("The mail is larger than {} bytes", self.rules.max_size));
         }
         let trouble = envelope.to.iter().filter_map(|to| Trouble::of(to)).max();
-        Reply {
-            bytes: bytes(&response),
-            then: Then::Mail(Incoming {
-                envelope,
-                raw,
-                trouble,
-            }),
-        }
+        Reply { bytes: bytes(&response), then: Then::Mail(Incoming { envelope, raw, trouble }) }
     }
 
     fn command(&mut self, line: &[u8]) -> Reply {
-        let verb = line
-            .split(|byte| byte.is_ascii_whitespace())
-            .next()
-            .unwrap_or_default()
-            .to_ascii_uppercase();
+        let verb =
+            line.split(|byte| byte.is_ascii_whitespace()).next().unwrap_or_default().to_ascii_uppercase();
         match verb.as_slice() {
             b"STARTTLS" if self.secure => return reply(503, "TLS is already active"),
             b"AUTH" if self.authenticated => return reply(503, "Already authenticated"),
             // A sink takes any login that it does not require; mailin needs a session in which it is a duty.
             b"AUTH" if !self.must_authenticate() && self.expects == Expects::Command => self.restart(true),
             b"MAIL" if self.must_authenticate() => {
-                return Reply {
-                    bytes: bytes(&AUTHENTICATION_REQUIRED),
-                    then: Then::Continue,
-                };
+                return Reply { bytes: bytes(&AUTHENTICATION_REQUIRED), then: Then::Continue };
             }
             _ => {}
         }
@@ -257,10 +231,7 @@ impl Dialogue {
         if self.rules.credentials.is_none() && !self.authenticated {
             extensions.extend_from_slice(b"250-AUTH PLAIN LOGIN\r\n");
         }
-        let first_line = ehlo
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map_or(0, |end| end + 1);
+        let first_line = ehlo.iter().position(|&byte| byte == b'\n').map_or(0, |end| end + 1);
         [&ehlo[..first_line], &extensions, &ehlo[first_line..]].concat()
     }
 }
@@ -290,10 +261,7 @@ fn bytes(response: &Response) -> Vec<u8> {
 }
 
 fn reply(code: u16, text: &str) -> Reply {
-    Reply {
-        bytes: bytes(&Response::custom(code, text.to_owned())),
-        then: Then::Continue,
-    }
+    Reply { bytes: bytes(&Response::custom(code, text.to_owned())), then: Then::Continue }
 }
 
 /// The mail that a session is being told; shared by the sessions that follow each other in a dialogue.
@@ -321,13 +289,7 @@ impl Collector {
         let user = mail.envelope.user.clone();
         std::mem::replace(
             &mut *mail,
-            Mail {
-                envelope: Envelope {
-                    user,
-                    ..Envelope::default()
-                },
-                ..Mail::default()
-            },
+            Mail { envelope: Envelope { user, ..Envelope::default() }, ..Mail::default() },
         )
     }
 
@@ -356,14 +318,8 @@ impl Handler for Collector {
     fn data_start(&mut self, _domain: &str, from: &str, _is8bit: bool, to: &[String]) -> Response {
         let mut mail = self.current();
         let user = mail.envelope.user.take();
-        *mail = Mail {
-            envelope: Envelope {
-                from: from.to_owned(),
-                to: to.to_vec(),
-                user,
-            },
-            ..Mail::default()
-        };
+        *mail =
+            Mail { envelope: Envelope { from: from.to_owned(), to: to.to_vec(), user }, ..Mail::default() };
         OK
     }
 
@@ -402,9 +358,6 @@ mod tests {
 
     #[test]
     fn silence_outweighs_slowness() {
-        assert_eq!(
-            [Trouble::Silent, Trouble::Slow].into_iter().max(),
-            Some(Trouble::Silent)
-        );
+        assert_eq!([Trouble::Silent, Trouble::Slow].into_iter().max(), Some(Trouble::Silent));
     }
 }

@@ -119,20 +119,12 @@ impl Message {
         for recipient in &self.envelope.to {
             let mut named = self.to.iter().chain(&self.cc).chain(&self.bcc);
             if !named.any(|known| known.address.eq_ignore_ascii_case(recipient)) {
-                self.bcc.push(Address {
-                    name: String::new(),
-                    address: recipient.clone(),
-                });
+                self.bcc.push(Address { name: String::new(), address: recipient.clone() });
             }
         }
         self.subject = parsed.subject().unwrap_or_default().to_owned();
-        self.date = parsed
-            .date()
-            .and_then(|date| DateTime::from_timestamp(date.to_timestamp(), 0));
-        self.headers = parsed
-            .headers_raw()
-            .map(|(name, value)| (name.to_owned(), unfold(value)))
-            .collect();
+        self.date = parsed.date().and_then(|date| DateTime::from_timestamp(date.to_timestamp(), 0));
+        self.headers = parsed.headers_raw().map(|(name, value)| (name.to_owned(), unfold(value))).collect();
         // mail-parser offers a lone plain body as the HTML body too, and the other way round.
         self.text = join_bodies(parsed.text_bodies().filter_map(|part| match &part.body {
             PartType::Text(text) => Some(text.as_ref()),
@@ -143,18 +135,14 @@ impl Message {
             _ => None,
         }));
         let numbers = parsed.attachments.iter();
-        self.attachments = numbers
-            .zip(parsed.attachments())
-            .map(|(number, part)| attachment(*number, part))
-            .collect();
+        self.attachments =
+            numbers.zip(parsed.attachments()).map(|(number, part)| attachment(*number, part)).collect();
     }
 
     /// The first header of this name, whatever its case, unfolded.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
-        headers
-            .find(|(known, _)| known.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        headers.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The beginning of the text (or of the HTML without its tags), at most 250 characters, on one line.
@@ -233,18 +221,13 @@ mod tests {
     );
 
     fn to(recipients: &[&str]) -> Envelope {
-        Envelope {
-            to: recipients.iter().map(|&to| to.to_owned()).collect(),
-            ..Envelope::default()
-        }
+        Envelope { to: recipients.iter().map(|&to| to.to_owned()).collect(), ..Envelope::default() }
     }
 
     #[test]
     fn reads_headers_and_both_bodies() {
-        let mail = Message::parse(
-            to(&["ANN@example.com", "eve@example.com"]),
-            ALTERNATIVE.as_bytes().to_vec(),
-        );
+        let mail =
+            Message::parse(to(&["ANN@example.com", "eve@example.com"]), ALTERNATIVE.as_bytes().to_vec());
         assert_eq!(mail.subject, "Ship it 🚀");
         assert_eq!(mail.from.as_ref().unwrap().name, "Jürgen");
         assert_eq!(mail.message_id, "42@example.com");
@@ -253,9 +236,7 @@ mod tests {
         assert_eq!(mail.html.trim_end(), "<p>Due <b>today</b></p>");
         assert_eq!(mail.header("to"), Some("Ann <ann@example.com>, bob@example.com"));
         assert_eq!(mail.snippet(), "Due tôday at 5");
-        let [attachment] = &mail.attachments[..] else {
-            panic!("{:?}", mail.attachments)
-        };
+        let [attachment] = &mail.attachments[..] else { panic!("{:?}", mail.attachments) };
         assert_eq!(
             (attachment.file_name.as_str(), attachment.content_type.as_str()),
             ("due.ics", "text/calendar")
@@ -264,10 +245,8 @@ mod tests {
 
     #[test]
     fn a_recipient_that_no_header_names_is_a_blind_copy() {
-        let mail = Message::parse(
-            to(&["ANN@example.com", "eve@example.com"]),
-            ALTERNATIVE.as_bytes().to_vec(),
-        );
+        let mail =
+            Message::parse(to(&["ANN@example.com", "eve@example.com"]), ALTERNATIVE.as_bytes().to_vec());
         let blind: Vec<&str> = mail.bcc.iter().map(|address| address.address.as_str()).collect();
         assert_eq!(blind, ["eve@example.com"]);
     }

@@ -43,12 +43,7 @@ const PREFIXES: [(&str, Field); 8] = [
 
 impl Search {
     pub(super) fn parse(query: &str) -> Self {
-        Self(
-            words(&query.to_lowercase())
-                .iter()
-                .filter_map(|word| Term::parse(word))
-                .collect(),
-        )
+        Self(words(&query.to_lowercase()).iter().filter_map(|word| Term::parse(word)).collect())
     }
 
     pub(super) fn matches(&self, message: &Message) -> bool {
@@ -62,15 +57,9 @@ impl Term {
             Some(rest) => (true, rest),
             None => (false, word),
         };
-        let prefixed = PREFIXES
-            .iter()
-            .find_map(|(prefix, field)| Some((*field, word.strip_prefix(prefix)?)));
+        let prefixed = PREFIXES.iter().find_map(|(prefix, field)| Some((*field, word.strip_prefix(prefix)?)));
         let (field, text) = prefixed.unwrap_or((Field::Any, word));
-        (!text.is_empty()).then(|| Self {
-            negated,
-            field,
-            text: text.to_owned(),
-        })
+        (!text.is_empty()).then(|| Self { negated, field, text: text.to_owned() })
     }
 
     fn matches(&self, message: &Message) -> bool {

@@ -38,10 +38,7 @@ impl Tls {
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![cert.der().clone()], key)?;
-        Ok(Self {
-            certificate_pem: cert.pem(),
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-        })
+        Ok(Self { certificate_pem: cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) })
     }
 }
 
@@ -124,11 +121,8 @@ impl Server {
         let mut reader = BufReader::new(reader);
         let mut line = Vec::new();
         loop {
-            let limit = if dialogue.expects_data() {
-                self.rules.max_size.saturating_add(3)
-            } else {
-                COMMAND_LIMIT
-            };
+            let limit =
+                if dialogue.expects_data() { self.rules.max_size.saturating_add(3) } else { COMMAND_LIMIT };
             let read = tokio::select! {
                 read = tokio::time::timeout(IDLE_LIMIT, read_line(&mut reader, &mut line, limit)) => read,
                 () = self.shutdown.cancelled() => {
@@ -211,11 +205,7 @@ where
         line.extend_from_slice(&read[..used]);
         reader.consume(used);
         if line.ends_with(b"\r\n") {
-            return Ok(if too_long || line.len() > limit {
-                Line::TooLong
-            } else {
-                Line::Whole
-            });
+            return Ok(if too_long || line.len() > limit { Line::TooLong } else { Line::Whole });
         }
         if line.len() > limit {
             too_long = true;

@@ -26,12 +26,7 @@ struct Kept {
 
 impl Store {
     pub(super) fn new(keep: usize, keep_bytes: usize) -> Self {
-        Self {
-            keep,
-            keep_bytes,
-            kept: Mutex::default(),
-            changes: watch::Sender::new(0),
-        }
+        Self { keep, keep_bytes, kept: Mutex::default(), changes: watch::Sender::new(0) }
     }
 
     /// Adds the newest mail and forgets the oldest ones beyond the bounds.
@@ -54,11 +49,7 @@ impl Store {
     }
 
     pub(super) fn get(&self, id: Uuid) -> Option<Arc<Message>> {
-        self.kept()
-            .messages
-            .iter()
-            .find(|message| message.id == id)
-            .cloned()
+        self.kept().messages.iter().find(|message| message.id == id).cloned()
     }
 
     pub(super) fn latest(&self) -> Option<Arc<Message>> {
@@ -121,18 +112,11 @@ mod tests {
     use super::*;
 
     fn mail(subject: &str) -> Message {
-        Message::parse(
-            Envelope::default(),
-            format!("Subject: {subject}\r\n\r\n1234567890\r\n").into_bytes(),
-        )
+        Message::parse(Envelope::default(), format!("Subject: {subject}\r\n\r\n1234567890\r\n").into_bytes())
     }
 
     fn subjects(store: &Store) -> Vec<String> {
-        store
-            .messages()
-            .iter()
-            .map(|message| message.subject.clone())
-            .collect()
+        store.messages().iter().map(|message| message.subject.clone()).collect()
     }
 
     #[test]

@@ -46,9 +46,7 @@ impl Reminder {
         Ok(Self {
             email: value("email")?,
             title: value("title")?,
-            fire_at: fire_at
-                .parse()
-                .with_context(|| format!("\"fire_at\" is not an instant: {fire_at}"))?,
+            fire_at: fire_at.parse().with_context(|| format!("\"fire_at\" is not an instant: {fire_at}"))?,
         })
     }
 
@@ -65,10 +63,7 @@ impl Reminder {
             .build()?
             .get(Url::parse_with_params(
                 &format!("{}/api/v1/search", http.trim_end_matches('/')),
-                [
-                    ("query", query.as_str()),
-                    ("wait", &(patience.num_seconds() + 1).to_string()),
-                ],
+                [("query", query.as_str()), ("wait", &(patience.num_seconds() + 1).to_string())],
             )?)
             .send()
             .await
@@ -81,11 +76,7 @@ impl Reminder {
     }
 
     fn judge(&self, mails: &[Mail]) -> anyhow::Result<TimeDelta> {
-        let Self {
-            email,
-            title,
-            fire_at,
-        } = self;
+        let Self { email, title, fire_at } = self;
         let Some(first) = mails.iter().min_by_key(|mail| mail.created) else {
             bail!(
                 "no mail about {title:?} came to {email} within {} s after {fire_at}",
@@ -93,21 +84,10 @@ impl Reminder {
             );
         };
         let late = first.created - fire_at;
-        let came = format!(
-            "the mail {:?} to {email} came at {}",
-            first.subject, first.created
-        );
+        let came = format!("the mail {:?} to {email} came at {}", first.subject, first.created);
         ensure!(late >= TimeDelta::zero(), "{came}, before its time, {fire_at}");
-        ensure!(
-            late <= LATEST,
-            "{came}, more than {} s after its time, {fire_at}",
-            LATEST.num_seconds()
-        );
-        ensure!(
-            mails.len() == 1,
-            "{} mails about {title:?} came to {email}; one was due",
-            mails.len()
-        );
+        ensure!(late <= LATEST, "{came}, more than {} s after its time, {fire_at}", LATEST.num_seconds());
+        ensure!(mails.len() == 1, "{} mails about {title:?} came to {email}; one was due", mails.len());
         Ok(late)
     }
 }
@@ -117,10 +97,7 @@ fn string_after(text: &str, name: &str) -> Option<String> {
     let name = format!("\"{name}\"");
     text.match_indices(&name).find_map(|(at, _)| {
         let value = text[at + name.len()..].trim_start().strip_prefix(':')?;
-        serde_json::Deserializer::from_str(value)
-            .into_iter::<String>()
-            .next()?
-            .ok()
+        serde_json::Deserializer::from_str(value).into_iter::<String>().next()?.ok()
     })
 }
 
@@ -132,10 +109,7 @@ mod tests {
         {\"title\":\"Say \\\"hi\\\"\",\"reminders\":[{\"fire_at\":\"2026-12-01T15:30:00Z\"}]} and \"title\": 7\n";
 
     fn mail(created: &str) -> Mail {
-        Mail {
-            created: created.parse().unwrap(),
-            subject: "Reminder".into(),
-        }
+        Mail { created: created.parse().unwrap(), subject: "Reminder".into() }
     }
 
     #[test]
@@ -144,9 +118,7 @@ mod tests {
         assert_eq!(reminder.email, "ann@example.com");
         assert_eq!(reminder.title, "Say \"hi\"");
         assert_eq!(reminder.fire_at.to_rfc3339(), "2026-12-01T15:30:00+00:00");
-        let error = Reminder::find("{\"email\": \"ann@example.com\"}")
-            .unwrap_err()
-            .to_string();
+        let error = Reminder::find("{\"email\": \"ann@example.com\"}").unwrap_err().to_string();
         assert!(error.contains("printed no \"fire_at\""), "{error}");
     }
 
@@ -155,10 +127,7 @@ mod tests {
         let reminder = Reminder::find(PRINTED).unwrap();
         let judge = |mails: &[&str]| {
             let mails: Vec<_> = mails.iter().map(|created| mail(created)).collect();
-            reminder
-                .judge(&mails)
-                .map(|late| late.num_milliseconds())
-                .map_err(|error| error.to_string())
+            reminder.judge(&mails).map(|late| late.num_milliseconds()).map_err(|error| error.to_string())
         };
         assert_eq!(judge(&["2026-12-01T15:30:00.250Z"]), Ok(250));
         assert_eq!(judge(&["2026-12-01T15:30:30Z"]), Ok(30_000));

@@ -56,19 +56,12 @@ impl Session {
                 }
             }
             if fence == COMMANDS {
-                steps.push(Step {
-                    line: number + 2,
-                    commands: block.join("\n"),
-                    expected: Vec::new(),
-                });
+                steps.push(Step { line: number + 2, commands: block.join("\n"), expected: Vec::new() });
                 continue;
             }
             match steps.last_mut() {
                 Some(step) if step.expected.is_empty() => step.expected = block,
-                _ => bail!(
-                    "the block `{EXPECTED}` in line {} follows no `{COMMANDS}`",
-                    number + 1
-                ),
+                _ => bail!("the block `{EXPECTED}` in line {} follows no `{COMMANDS}`", number + 1),
             }
         }
         ensure!(!steps.is_empty(), "there is no block `{COMMANDS}`");
@@ -112,11 +105,7 @@ pub(super) struct Missing(pub(super) String);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "this line was not printed, or not after the ones before it: {}",
-            self.0
-        )
+        write!(f, "this line was not printed, or not after the ones before it: {}", self.0)
     }
 }
 
@@ -162,11 +151,7 @@ mod tests {
                     commands: "A=1\n# why\necho 127.0.0.1:8000 127.0.0.1:8025".into(),
                     expected: vec!["127…".into(), "…".into(), "end".into()],
                 },
-                Step {
-                    line: 17,
-                    commands: "true".into(),
-                    expected: vec![]
-                },
+                Step { line: 17, commands: "true".into(), expected: vec![] },
             ]
         );
     }
@@ -190,14 +175,10 @@ mod tests {
     #[test]
     fn addresses_are_moved_even_onto_each_other() {
         let session = Session::extract(README).unwrap();
-        let moved = session.moved(&[
-            ("127.0.0.1:8000", "127.0.0.1:8025"),
-            ("127.0.0.1:8025", "127.0.0.1:9025"),
-        ]);
+        let moved =
+            session.moved(&[("127.0.0.1:8000", "127.0.0.1:8025"), ("127.0.0.1:8025", "127.0.0.1:9025")]);
         assert!(
-            moved.steps[0]
-                .commands
-                .ends_with("echo 127.0.0.1:8025 127.0.0.1:9025"),
+            moved.steps[0].commands.ends_with("echo 127.0.0.1:8025 127.0.0.1:9025"),
             "{}",
             moved.steps[0].commands
         );

@@ -51,17 +51,12 @@ fn check(session: &Session, output: &str, boundary: &str, status: ExitStatus) ->
     let mut printed_by_step = output.split(boundary);
     let mut all = String::new();
     for step in &session.steps {
-        let printed = printed_by_step
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches('\n');
+        let printed = printed_by_step.next().unwrap_or_default().trim_start_matches('\n');
         let ended = printed_by_step.clone().next();
         match ended {
             Some(rest) if !rest.starts_with(" failed: ") => {}
             rest => {
-                let command = rest
-                    .and_then(|rest| rest.strip_prefix(" failed: "))
-                    .map_or("", str::trim_end);
+                let command = rest.and_then(|rest| rest.strip_prefix(" failed: ")).map_or("", str::trim_end);
                 let what = format!("a command failed ({status}), at: {command}");
                 bail!(report(step, printed, &what));
             }
@@ -77,11 +72,9 @@ fn check(session: &Session, output: &str, boundary: &str, status: ExitStatus) ->
 /// The step, what it printed and what it should have printed.
 fn report(step: &Step, printed: &str, what: &str) -> String {
     let mut report = format!("line {}: {what}", step.line);
-    for (title, text) in [
-        ("ran", &step.commands),
-        ("printed", &printed.to_owned()),
-        ("expected", &step.expected.join("\n")),
-    ] {
+    for (title, text) in
+        [("ran", &step.commands), ("printed", &printed.to_owned()), ("expected", &step.expected.join("\n"))]
+    {
         if text.trim().is_empty() {
             continue;
         }
@@ -98,9 +91,7 @@ mod tests {
     use super::*;
 
     async fn run_readme(readme: &str) -> Result<String, String> {
-        run(&Session::extract(readme).unwrap())
-            .await
-            .map_err(|error| error.to_string())
+        run(&Session::extract(readme).unwrap()).await.map_err(|error| error.to_string())
     }
 
     #[tokio::test]
@@ -119,34 +110,22 @@ mod tests {
         )
         .await
         .unwrap_err();
-        assert!(
-            error.starts_with("line 5: a command failed (exit status: 2), at: ls /no/such"),
-            "{error}"
-        );
+        assert!(error.starts_with("line 5: a command failed (exit status: 2), at: ls /no/such"), "{error}");
         assert!(error.contains("printed:\n  │ hm\n  │ ls: "), "{error}");
         assert!(!error.contains("│ before"), "{error}");
     }
 
     #[tokio::test]
     async fn an_unset_variable_is_named() {
-        let error = run_readme("```sh session\necho \"$TOKEN_IS_NOT_SET\"\n```\n")
-            .await
-            .unwrap_err();
+        let error = run_readme("```sh session\necho \"$TOKEN_IS_NOT_SET\"\n```\n").await.unwrap_err();
         assert!(error.contains("TOKEN_IS_NOT_SET: unbound variable"), "{error}");
     }
 
     #[tokio::test]
     async fn a_missing_line_is_shown_with_what_came_instead() {
-        let error = run_readme("```sh session\necho 401\n```\n```text expected\n201 …\n```\n")
-            .await
-            .unwrap_err();
-        assert!(
-            error.contains("was not printed, or not after the ones before it: 201 …"),
-            "{error}"
-        );
-        assert!(
-            error.ends_with("ran:\n  │ echo 401\nprinted:\n  │ 401\nexpected:\n  │ 201 …"),
-            "{error}"
-        );
+        let error =
+            run_readme("```sh session\necho 401\n```\n```text expected\n201 …\n```\n").await.unwrap_err();
+        assert!(error.contains("was not printed, or not after the ones before it: 201 …"), "{error}");
+        assert!(error.ends_with("ran:\n  │ echo 401\nprinted:\n  │ 401\nexpected:\n  │ 201 …"), "{error}");
     }
 }
