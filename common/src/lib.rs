@@ -18,6 +18,10 @@ pub mod telemetry;
 pub mod zone;
 
 // Nouns: the row, its rules, its queries.
+pub mod reminders {
+    //! Reminders (the rest of the slice lands with tasks).
+    pub mod plan;
+}
 pub mod tags;
 pub mod tasks {
     //! Tasks (the slice lands with reminders).
@@ -32,4 +36,3 @@ pub mod ledger;
 
 #[cfg(feature = "testing")]
 pub mod testing;
-

@@ -26,7 +26,11 @@ pub fn normalise(names: &[String], pointer: &str) -> Result<Vec<String>> {
         let at = format!("{pointer}/{position}");
         let name: String = name.trim().nfc().collect();
         if !(1..=MAX_LENGTH).contains(&name.chars().count()) {
-            errors.push(FieldError::at(at, Code::InvalidLength, format!("A tag has 1 to {MAX_LENGTH} characters.")));
+            errors.push(FieldError::at(
+                at,
+                Code::InvalidLength,
+                format!("A tag has 1 to {MAX_LENGTH} characters."),
+            ));
         } else if name.contains(|c: char| c.is_control() || c == ',') {
             errors.push(FieldError::at(
                 at,
@@ -38,7 +42,11 @@ pub fn normalise(names: &[String], pointer: &str) -> Result<Vec<String>> {
         }
     }
     if normal.len() > MAX_PER_TASK {
-        errors.push(FieldError::at(pointer, Code::TooMany, format!("A task has at most {MAX_PER_TASK} tags.")));
+        errors.push(FieldError::at(
+            pointer,
+            Code::TooMany,
+            format!("A task has at most {MAX_PER_TASK} tags."),
+        ));
     }
     if errors.is_empty() { Ok(normal) } else { Err(Error::Invalid(errors)) }
 }
@@ -102,7 +110,8 @@ mod tests {
 
     #[test]
     fn each_bad_name_is_pointed_at() {
-        let Err(Error::Invalid(errors)) = normalise(&names(&["ok", "", "a\nb", &"x".repeat(51)]), "/tags") else {
+        let Err(Error::Invalid(errors)) = normalise(&names(&["ok", "", "a\nb", &"x".repeat(51)]), "/tags")
+        else {
             panic!("accepted");
         };
         let pointers: Vec<_> = errors.iter().filter_map(|error| error.pointer.as_deref()).collect();
