@@ -1,1 +1,138 @@
-//!
+//! How things are reached: the REST API, as a library that tests can drive. Handlers read and check a request, call the
+//! noun in `common`, and answer; a rule about tasks is not written here.
+
+pub mod config;
+pub mod openapi;
+pub mod state;
+
+mod auth;
+mod error;
+mod extract;
+mod idempotency;
+mod limits;
+mod middleware;
+mod problems;
+mod reminders;
+mod router;
+mod tasks;
+mod tokens;
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use common::{
+    db::{self, Db},
+    dispatcher::{self, Outbox},
+    health::Health,
+    metrics,
+    redis::Redis,
+    shutdown::{self, CancellationToken},
+    telemetry, zone,
+};
+pub use router::router;
+use secrecy::ExposeSecret as _;
+
+use crate::{
+    config::{Config, Migrate},
+    state::AppState,
+};
+
+/// How long requests may go on after the process is told to stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Serves the API until the process is told to stop.
+///
+/// # Errors
+/// If a setting is wrong or a port is taken.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    telemetry::init("api", &config.telemetry)?;
+    zone::set_instance(config.installation.default_time_zone);
+    let rendered = metrics::install()?;
+    let stop = shutdown::on_signal()?;
+
+    let (outbox, due) = Outbox::new();
+    let db = config.database.open(outbox)?;
+    let redis = Redis::new(config.redis.redis_url.expose_secret(), &config.redis.redis_prefix)?;
+    let app = AppState::new(db.clone(), redis.clone(), &config.secrets.secret_keys, config.http.clone())?;
+    let bind = config.http.bind;
+    let listener = tokio::net::TcpListener::bind(bind)
+        .await
+        .with_context(|| format!("BIND: cannot listen on {bind}"))?;
+
+    // What outlives the last request: probes, and the jobs that it committed.
+    let last = CancellationToken::new();
+    let health = Health::default();
+    watch_database(db.clone(), app.clone(), health.clone());
+    health.serve(config.internal_bind, rendered, last.clone()).await?;
+    health.watch();
+    let dispatcher = tokio::spawn(dispatcher::run(db, redis, due, last.clone()));
+    tracing::info!(address = %listener.local_addr()?, "serving");
+
+    let draining = CancellationToken::new();
+    let delay = Duration::from_secs(config.http.shutdown_delay.into());
+    tokio::spawn({
+        let (stop, draining) = (stop.clone(), draining.clone());
+        async move {
+            stop.cancelled().await;
+            health.stopping();
+            tokio::time::sleep(delay).await;
+            draining.cancel();
+        }
+    });
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, service).with_graceful_shutdown(draining.clone().cancelled_owned());
+    tokio::select! {
+        result = served => result?,
+        () = async { draining.cancelled().await; tokio::time::sleep(DRAIN).await } => {
+            tracing::warn!("requests were still under way after {} s", DRAIN.as_secs());
+        }
+    }
+    last.cancel();
+    let _ = tokio::time::timeout(Duration::from_secs(3), dispatcher).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// If the database is away or a migration fails.
+pub async fn migrate(config: Migrate) -> anyhow::Result<()> {
+    telemetry::init("migrate", &config.telemetry)?;
+    let ran = db::run_migrations(config.migrate_database_url.expose_secret()).await?;
+    for migration in &ran {
+        tracing::info!(migration, "ran");
+    }
+    tracing::info!(migrations = ran.len(), "the schema is up to date");
+    Ok(())
+}
+
+/// Each second: which sessions ended, and whether the database is there and its schema is the one that this build
+/// needs.
+fn watch_database(db: Db, app: AppState, health: Health) {
+    let pulse = health.pulse("sessions");
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(1));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let problem = match app.tokens.refresh(&db).await {
+                Ok(()) => schema_problem(&db).await,
+                Err(error) => Some(error.to_string()),
+            };
+            health.dependency("postgres", problem);
+            let (in_use, idle) = db.status();
+            metrics::db_pool(in_use, idle);
+            pulse.beat();
+        }
+    });
+}
+
+async fn schema_problem(db: &Db) -> Option<String> {
+    let current = async { db::schema_is_current(&mut *db.conn().await?).await };
+    match current.await {
+        Ok(true) => None,
+        Ok(false) => Some("the schema is older than this build: run `tasktracker-api migrate`".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}

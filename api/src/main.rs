@@ -1,1 +1,25 @@
-fn main() {}
+//! `tasktracker-api`: serves the API, or runs one of its commands.
+
+use std::ffi::OsString;
+
+use api::config::{Config, Migrate};
+use common::config::{parse, parse_from};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    // Fails only if it was called before, and there is no other provider in the tree.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    match arguments.get(1).and_then(|argument| argument.to_str()) {
+        Some("migrate") => {
+            arguments.remove(1);
+            api::migrate(parse_from::<Migrate>(arguments)).await
+        }
+        Some("openapi") => {
+            use std::io::Write as _;
+
+            Ok(std::io::stdout().write_all(api::openapi::json()?.as_bytes())?)
+        }
+        _ => api::serve(parse::<Config>()).await,
+    }
+}

@@ -53,12 +53,8 @@ struct Completed {
     task: Task,
 }
 
-fn etag(task: &Task) -> String {
-    format!("\"t-{}\"", task.version)
-}
-
 fn changed(Changed { task, warnings }: Changed) -> Response {
-    ([(header::ETAG, etag(&task))], axum::Json(ChangedTask { task, warnings })).into_response()
+    ([(header::ETAG, task.etag())], axum::Json(ChangedTask { task, warnings })).into_response()
 }
 
 /// Create a task
@@ -101,7 +97,11 @@ async fn create(
     get, path = "/tasks", tag = "tasks", operation_id = "list_tasks", params(TaskFilter),
     responses((status = 200, description = "A page of tasks", body = Page<Task>), Problem),
 )]
-async fn list(State(app): State<AppState>, auth: Auth, Query(filter): Query<TaskFilter>) -> Result<axum::Json<Page<Task>>> {
+async fn list(
+    State(app): State<AppState>,
+    auth: Auth,
+    Query(filter): Query<TaskFilter>,
+) -> Result<axum::Json<Page<Task>>> {
     let mut conn = app.db.conn().await?;
     Ok(axum::Json(Task::list(&mut conn, auth.viewer, app.db.clock().now(), &filter, &app.cursor_keys).await?))
 }
@@ -123,7 +123,7 @@ async fn get(
 ) -> Result<Response> {
     let mut conn = app.db.conn().await?;
     let task = Task::find(&mut conn, auth.viewer, id).await?;
-    let etag = etag(&task);
+    let etag = task.etag();
     if if_none_match.matches(&etag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
     }
@@ -147,7 +147,7 @@ async fn update(
     Json(patch): Json<TaskPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let after = Task::patch(&mut tx, auth.viewer, id, if_match.version("t")?, &patch).await?;
+    let after = Task::patch(&mut tx, auth.viewer, id, &if_match.expected("t"), &patch).await?;
     tx.commit().await?;
     metrics::task_operation("update");
     Ok(changed(after))
@@ -168,7 +168,7 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    Task::delete(&mut tx, auth.viewer, id, if_match.version("t")?).await?;
+    Task::delete(&mut tx, auth.viewer, id, &if_match.expected("t")).await?;
     tx.commit().await?;
     metrics::task_operation("delete");
     Ok(StatusCode::NO_CONTENT)
@@ -193,8 +193,8 @@ async fn complete(
         Begin::Fresh(tx) => tx,
         Begin::Replay(answer) => return Ok(answer),
     };
-    let Changed { task, .. } = Task::complete(&mut tx, auth.viewer, id, if_match.version("t")?).await?;
-    let answer = ([(header::ETAG, etag(&task))], axum::Json(Completed { task })).into_response();
+    let Changed { task, .. } = Task::complete(&mut tx, auth.viewer, id, &if_match.expected("t")).await?;
+    let answer = ([(header::ETAG, task.etag())], axum::Json(Completed { task })).into_response();
     let answer = idempotency.commit(tx, answer).await?;
     metrics::task_operation("complete");
     Ok(answer)
@@ -220,7 +220,7 @@ macro_rules! action {
                 Begin::Fresh(tx) => tx,
                 Begin::Replay(answer) => return Ok(answer),
             };
-            let ($tx, $viewer, $expected) = (&mut tx, auth.viewer, if_match.version("t")?);
+            let ($tx, $viewer, $expected) = (&mut tx, auth.viewer, &if_match.expected("t"));
             let after = $change.await?;
             let answer = idempotency.commit(tx, changed(after)).await?;
             metrics::task_operation(stringify!($name));

@@ -102,14 +102,20 @@ pub enum LogFormat {
     Pretty,
 }
 
+/// Where people reach this installation.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Installation")]
+pub struct PublicAddress {
+    /// Where people reach the API; links and addresses in mails are made of it
+    #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
+    pub public_url: url::Url,
+}
+
 /// What the people of this installation share.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Installation")]
 pub struct Installation {
-    /// Where people reach the API; links in mails begin with it
-    #[arg(long, env = "PUBLIC_URL", value_name = "URL")]
-    pub public_url: url::Url,
-    /// The time zone of people who have not chosen one
+    /// The time zone of people who have not chosen one, and of the cron table
     #[arg(long, env = "DEFAULT_TIME_ZONE", default_value = "UTC", value_name = "ZONE", value_parser = time_zone)]
     pub default_time_zone: Tz,
 }
@@ -124,8 +130,13 @@ pub type InternalBind = SocketAddr;
 /// Reads the configuration from arguments and environment, or says everything that is wrong with it and exits
 /// with status 2.
 pub fn parse<C: Parser>() -> C {
+    parse_from(std::env::args_os().collect())
+}
+
+/// [`parse`] with the arguments given, the name of the program first: for a command of a program.
+pub fn parse_from<C: Parser>(arguments: Vec<OsString>) -> C {
     let environment = |name: &str| std::env::var_os(name);
-    match try_parse(std::env::args_os().collect(), &environment) {
+    match try_parse(arguments, &environment) {
         Ok(config) => config,
         Err(error) => error.exit(),
     }
@@ -269,6 +280,8 @@ mod tests {
         secrets: Secrets,
         #[command(flatten)]
         installation: Installation,
+        #[command(flatten)]
+        public: PublicAddress,
     }
 
     fn try_with(environment: &[(&str, &str)]) -> Result<Config, String> {

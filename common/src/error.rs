@@ -34,10 +34,10 @@ pub enum Error {
         detail: String,
     },
     /// The thing has changed since the version that the caller saw.
-    #[error("version {current} is current")]
+    #[error("{etag} is current")]
     Stale {
-        /// The version that stands now.
-        current: i32,
+        /// The entity tag of the version that stands now.
+        etag: String,
     },
     /// The caller is not who they would have to be, or did not say who they are.
     #[error("{0}")]

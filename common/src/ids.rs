@@ -102,3 +102,10 @@ id!(
     /// A job in the ledger.
     JobId
 );
+
+/// The lowest version-7 UUID of an instant: rows that were made earlier have lower ids, so that old ones are found
+/// by the primary key.
+pub fn floor(instant: chrono::DateTime<chrono::Utc>) -> uuid::Uuid {
+    let millis = u64::try_from(instant.timestamp_millis()).unwrap_or(0);
+    uuid::Uuid::from_u128(u128::from(millis) << 80)
+}

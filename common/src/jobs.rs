@@ -2,8 +2,13 @@
 //! `worker/src/jobs/<kind>.rs`. A payload holds ids, never copies: a job loads the current rows and checks that the
 //! work is still wanted. A kind is a wire name: it outlives the Rust name, and golden files keep it readable.
 
+#[cfg(feature = "testing")]
+mod probe;
+
 use std::time::Duration;
 
+#[cfg(feature = "testing")]
+pub use probe::{Act, Probe};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -78,16 +83,16 @@ pub trait Job: Serialize + DeserializeOwned + Send + Sync {
 }
 
 macro_rules! jobs {
-    ($($name:ident = $kind:literal { $($field:ident: $value:expr),* $(,)? }, lane $lane:expr;)*) => {
+    ($($(#[$on:meta])* $name:ident = $kind:literal { $($field:ident: $value:expr),* $(,)? }, lane $lane:expr;)*) => {
         /// A job of any kind, as the ledger keeps it.
         #[derive(Debug, Clone, Serialize, Deserialize)]
         #[serde(tag = "kind", content = "args")]
         pub enum AnyJob {
-            $(#[doc = concat!("`", $kind, "`")] #[serde(rename = $kind)] $name($name),)*
+            $($(#[$on])* #[doc = concat!("`", $kind, "`")] #[serde(rename = $kind)] $name($name),)*
         }
 
         /// Every kind that this build knows.
-        pub const KINDS: &[&str] = &[$($kind),*];
+        pub const KINDS: &[&str] = &[$($(#[$on])* $kind),*];
 
         impl AnyJob {
             /// The job that a row of the ledger describes; `None` if this build does not know the kind.
@@ -96,18 +101,18 @@ macro_rules! jobs {
             /// If the arguments do not fit the kind.
             pub fn decode(kind: &str, args: serde_json::Value) -> Option<serde_json::Result<Self>> {
                 match kind {
-                    $($kind => Some(serde_json::from_value(args).map(Self::$name)),)*
+                    $($(#[$on])* $kind => Some(serde_json::from_value(args).map(Self::$name)),)*
                     _ => None,
                 }
             }
 
             /// How it runs.
             pub fn policy(&self) -> Policy {
-                match self { $(Self::$name(_) => $name::POLICY,)* }
+                match self { $($(#[$on])* Self::$name(_) => $name::POLICY,)* }
             }
         }
 
-        $(impl Job for $name {
+        $($(#[$on])* impl Job for $name {
             const KIND: &'static str = $kind;
             const POLICY: Policy = Policy { $($field: $value,)* ..DEFAULT };
 
@@ -153,4 +158,11 @@ jobs! {
     ArchiveCompleted = "archive_completed" { timeout: secs(600), priority: 3 }, lane system;
     PurgeArchived = "purge_archived" { timeout: secs(600), priority: 3 }, lane system;
     PruneHistory = "prune_history" { timeout: secs(600), priority: 3 }, lane system;
+    #[cfg(feature = "testing")]
+    Probe = "probe" {
+        queue: PROBE,
+        max_attempts: 25,
+        timeout: secs(30),
+        backoff: &[secs(1)],
+    }, lane |job| job.lane.clone();
 }

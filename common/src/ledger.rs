@@ -1,14 +1,28 @@
-//! The jobs table: what is owed, and who holds it. All SQL on `jobs` and `queues` is here; what a job does is in
-//! `worker`, and what Redis knows is in [`queue`](crate::queue).
+//! The jobs table: what is owed, and who holds it. Everything that several processes do with `jobs` and `queues` is
+//! here; what only the scheduler reads stands beside its loops. What a job does is in `worker`, and what Redis knows
+//! is in [`queue`](crate::queue).
+
+mod claim;
+mod enqueue_all;
+mod finish;
+mod prune;
+mod queues;
+
+pub use claim::{Claim, ClaimKey, MAX_CRASHES, Standing, claim, claim_orphan, lost, renew, standing};
+pub use enqueue_all::enqueue_all;
+pub use finish::{Again, Finish, finish};
+pub use prune::prune;
+pub use queues::{pause, paused, resume};
 
 use chrono::{DateTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid},
+    sql_types::{Array, Jsonb, Nullable, SmallInt, Text, Timestamptz, Uuid},
 };
 
 use crate::{
-    db::{RunQueryDsl as _, Tx, pg_enum, sql},
+    clock::Now,
+    db::{AsyncPgConnection, RunQueryDsl as _, Tx, pg_enum, sql},
     dispatcher::DueJob,
     error::{Error, Result},
     ids::JobId,
@@ -43,6 +57,7 @@ pub struct NewJob {
     max_attempts: i16,
     run_at: Option<DateTime<Utc>>,
     unique_key: Option<String>,
+    origin: Option<Origin>,
 }
 
 impl NewJob {
@@ -60,6 +75,7 @@ impl NewJob {
             max_attempts: J::POLICY.max_attempts,
             run_at: None,
             unique_key: None,
+            origin: None,
         })
     }
 
@@ -72,6 +88,12 @@ impl NewJob {
     /// Only if no job ever had this key.
     pub fn unique_key(mut self, key: impl Into<String>) -> Self {
         self.unique_key = Some(key.into());
+        self
+    }
+
+    /// Asked for by this request, instead of by what runs now.
+    pub fn origin(mut self, origin: Origin) -> Self {
+        self.origin = Some(origin);
         self
     }
 
@@ -108,7 +130,7 @@ pub async fn enqueue_once(tx: &mut Tx, job: NewJob) -> Result<Option<JobId>> {
 
     let id = JobId::new();
     let now = tx.clock().now();
-    let origin = Origin::current();
+    let origin = job.origin.unwrap_or_else(Origin::current);
     let row: Option<Row> = sql!(
         "INSERT INTO jobs (id, kind, queue, lane, args, priority, max_attempts, run_at, unique_key, created_at, request_id, traceparent)
          SELECT {id}, {kind}, {queue}, {lane}, {args}, {priority}, {max_attempts}, coalesce({run_at}, t.now), {unique_key}, t.now, {request_id}, {traceparent}
@@ -142,4 +164,22 @@ pub async fn enqueue_once(tx: &mut Tx, job: NewJob) -> Result<Option<JobId>> {
         });
     }
     Ok(Some(id))
+}
+
+/// Says that Redis holds these jobs, those that no worker has claimed meanwhile.
+///
+/// # Errors
+/// If the database is away.
+pub async fn mark_pushed(conn: &mut AsyncPgConnection, now: Now, ids: &[JobId]) -> Result<()> {
+    sql!(
+        "WITH c AS MATERIALIZED (
+             SELECT id FROM jobs WHERE id = ANY({ids}) AND state = 'ready' AND attempt = 0 AND pushed_at IS NULL
+             ORDER BY id FOR UPDATE SKIP LOCKED)
+         UPDATE jobs j SET pushed_at = {now} FROM c WHERE j.id = c.id",
+        ids: Array<Uuid> = ids,
+        now = now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }

@@ -11,6 +11,7 @@ pub mod health;
 pub mod ids;
 pub mod metrics;
 pub mod page;
+pub mod redis;
 pub mod schema;
 pub mod secrets;
 pub mod shutdown;
@@ -18,21 +19,18 @@ pub mod telemetry;
 pub mod zone;
 
 // Nouns: the row, its rules, its queries.
-pub mod reminders {
-    //! Reminders (the rest of the slice lands with tasks).
-    pub mod plan;
-}
+pub mod credentials;
+pub mod reminders;
 pub mod tags;
-pub mod tasks {
-    //! Tasks (the slice lands with reminders).
-    pub mod due;
-}
+pub mod tasks;
 pub mod users;
 
 // Later: what is owed, and how it reaches a worker.
 pub mod dispatcher;
 pub mod jobs;
 pub mod ledger;
+pub mod mail;
+pub mod queue;
 
 #[cfg(feature = "testing")]
 pub mod testing;

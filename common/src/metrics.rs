@@ -164,10 +164,10 @@ pub fn dispatcher_overflowed(count: usize) {
     counter!("tasktracker_dispatcher_overflow_total").increment(count as u64);
 }
 
-/// A cron slot was handled: `enqueued`, `duplicate`, `skipped` or `error`.
-pub fn scheduler_tick(schedule: &str, result: &'static str) {
+/// Cron slots were handled: `enqueued`, `duplicate` or `skipped`.
+pub fn scheduler_tick(schedule: &str, result: &'static str, count: usize) {
     counter!("tasktracker_scheduler_ticks_total", "schedule" => schedule.to_owned(), "result" => result)
-        .increment(1);
+        .increment(count as u64);
 }
 
 /// A fire was settled; `late` if it was sent.

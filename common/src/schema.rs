@@ -208,6 +208,7 @@ diesel::table! {
         sent_at -> Nullable<Timestamptz>,
         late_by_s -> Nullable<Integer>,
         request_id -> Nullable<Text>,
+        traceparent -> Nullable<Text>,
         created_at -> Timestamptz,
     }
 }

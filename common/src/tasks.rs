@@ -1,11 +1,11 @@
 //! Tasks: what a person has to do. The slice that other nouns copy: the row that is read is the JSON that is sent,
 //! what a client may set is a type of its own, and every finder takes the viewer.
 
-pub mod due;
 mod change;
+pub mod due;
 mod list;
 
-use chrono::{DateTime, NaiveTime, Utc};
+use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _,
     dsl::auto_type,
@@ -18,18 +18,16 @@ use utoipa::ToSchema;
 
 pub use self::{
     change::Changed,
-    due::{Due, DueInput},
+    due::{Due, DueInput, DueKind},
     list::{DueFilter, TaskFilter},
 };
 use crate::{
     access::Viewer,
-    clock::Now,
     db::{RunQueryDsl as _, pg_enum, sql_expression},
     error::{Error, Result},
     ids::{ProjectId, TaskId, UserId},
     reminders::{NewReminder, Reminder, Reminders},
     schema::tasks,
-    zone::Zone,
 };
 
 pg_enum! {
@@ -71,13 +69,13 @@ pg_enum! {
 
 sql_expression! {
     /// The names of a task's tags, in order.
-    TagNames on tasks: Array<Text> =
+    pub TagNames on tasks: Array<Text> =
         "array(SELECT t.name FROM task_tags tt JOIN tags t ON t.id = tt.tag_id WHERE tt.task_id = tasks.id ORDER BY t.name_key)"
 }
 
 sql_expression! {
     /// A task's reminders, as [`Reminder`] reads them; `fire_at` is the instant of the current plan.
-    ReminderRows on tasks: Jsonb = Reminder::OF_TASK
+    pub ReminderRows on tasks: Jsonb = Reminder::OF_TASK
 }
 
 /// A task as everyone who may see it sees it.
@@ -93,6 +91,9 @@ pub struct Task {
     pub description: Option<String>,
     /// How far it is.
     pub status: TaskStatus,
+    /// Whether it is finished.
+    #[diesel(select_expression = tasks::completed_at.is_not_null())]
+    pub completed: bool,
     /// How much it matters.
     pub priority: TaskPriority,
     /// The person's own words on it.
@@ -100,6 +101,7 @@ pub struct Task {
     pub tags: Vec<String>,
     /// When it is due.
     #[diesel(embed)]
+    #[schema(value_type = Option<due::DueObject>)]
     pub due: Due,
     /// What reminds of it.
     #[diesel(select_expression = ReminderRows, select_expression_type = ReminderRows)]
@@ -192,7 +194,9 @@ pub struct TaskPatch {
 }
 
 /// Tells null (clear) from absent (keep).
-fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
@@ -203,6 +207,11 @@ fn visible_to(viewer: UserId) -> _ {
 }
 
 impl Task {
+    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
+    pub fn etag(&self) -> String {
+        format!("\"t-{}\"", self.version)
+    }
+
     /// The task, if `viewer` may see it. What lies in the trash is found too: it can be restored.
     ///
     /// # Errors

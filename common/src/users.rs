@@ -2,15 +2,21 @@
 
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
-use diesel::{OptionalExtension as _, QueryDsl as _};
+use diesel::{ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _};
 use diesel_async::AsyncPgConnection;
+use garde::Validate;
+use serde::{Deserialize, Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::{
+    access::{Expected, Viewer},
     clock::Now,
-    db::{RunQueryDsl as _, pg_enum},
-    error::{Error, Result},
+    db::{RunQueryDsl as _, Tx, pg_enum},
+    error::{Code, Coded, Error, OnConstraint as _, Result, one_line},
     ids::UserId,
+    reminders,
     schema::users,
+    tasks::{Task, due},
     zone::Zone,
 };
 
@@ -21,6 +27,190 @@ pg_enum! {
         User = "user",
         /// Also the operator's routes.
         Admin = "admin",
+    }
+}
+
+/// A person as they see themselves. The hash of the password is not listed, so it cannot be fetched.
+#[derive(Debug, Clone, HasQuery, Serialize, ToSchema)]
+#[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
+pub struct User {
+    /// Their id.
+    pub id: UserId,
+    /// Where their mail goes.
+    #[schema(example = "ann@example.com")]
+    pub email: String,
+    /// What they are called.
+    #[schema(example = "Ann")]
+    pub full_name: String,
+    /// Where their clock hangs.
+    pub time_zone: Zone,
+    /// When a day begins that names no time: all-day reminders fire then.
+    #[serde(serialize_with = "hours_and_minutes")]
+    #[schema(value_type = String, example = "09:00")]
+    pub day_start: NaiveTime,
+    /// What they may do beside their own work.
+    pub role: UserRole,
+    /// Rises with every change; the `ETag` is made of it.
+    pub version: i32,
+    /// When the account was made.
+    pub created_at: DateTime<Utc>,
+}
+
+fn hours_and_minutes<S: Serializer>(time: &NaiveTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&time.format("%H:%M"))
+}
+
+/// What a person says when they register.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUser {
+    /// Where their mail goes.
+    #[garde(custom(is_address))]
+    #[schema(example = "ann@example.com")]
+    pub email: String,
+    /// 12 characters or more; at most 1,024 bytes.
+    #[garde(custom(is_password))]
+    #[schema(min_length = 12, max_length = 1024, example = "correct horse battery", format = Password)]
+    pub password: String,
+    /// What they are called.
+    #[garde(custom(one_line(1, 200)))]
+    #[schema(min_length = 1, max_length = 200, example = "Ann")]
+    pub full_name: String,
+    /// Where their clock hangs: an IANA name. The zone of the installation if absent.
+    #[serde(default)]
+    #[garde(skip)]
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: Option<Zone>,
+}
+
+fn is_address(text: &String, (): &()) -> garde::Result {
+    let refuse =
+        || Err(garde::Error::new(Coded(Code::InvalidEmail, "An address has the form name@example.com.")));
+    let Some((name, host)) = text.rsplit_once('@') else { return refuse() };
+    let good = (1..=64).contains(&name.len())
+        && text.len() <= 254
+        && text.is_ascii()
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control() || "<>()[]\\,;:\"".contains(c))
+        && !name.contains('@')
+        && host
+            .split('.')
+            .all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+    if good { Ok(()) } else { refuse() }
+}
+
+fn is_password(text: &String, (): &()) -> garde::Result {
+    if text.chars().count() >= 12 && text.len() <= 1024 {
+        Ok(())
+    } else {
+        Err(garde::Error::new(Coded(
+            Code::InvalidLength,
+            "A password has 12 characters or more, and at most 1,024 bytes.",
+        )))
+    }
+}
+
+/// What a person may change about themselves (RFC 7396).
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserPatch {
+    /// What they are called.
+    #[serde(default)]
+    #[garde(inner(custom(one_line(1, 200))))]
+    pub full_name: Option<String>,
+    /// Where their clock hangs: an IANA name.
+    #[serde(default)]
+    #[garde(skip)]
+    pub time_zone: Option<Zone>,
+    /// When a day begins that names no time.
+    #[serde(default, deserialize_with = "due::time_field")]
+    #[garde(skip)]
+    #[schema(value_type = Option<String>, example = "09:00")]
+    pub day_start: Option<NaiveTime>,
+}
+
+impl User {
+    /// Makes an account.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the address has one already.
+    pub async fn register(tx: &mut Tx, new: &NewUser, password_hash: &str) -> Result<Self> {
+        let id = UserId::new();
+        let now = tx.clock().now();
+        diesel::insert_into(users::table)
+            .values((
+                users::id.eq(id),
+                users::email.eq(&new.email),
+                users::password_hash.eq(password_hash),
+                users::full_name.eq(new.full_name.trim()),
+                users::time_zone.eq(new.time_zone.clone().unwrap_or_else(|| crate::zone::instance().into())),
+                users::created_at.eq(now),
+                users::updated_at.eq(now),
+            ))
+            .execute(tx.conn())
+            .await
+            .on_constraint("users_email_key", || {
+                Error::conflict(Code::EmailTaken, "This address has an account already. Log in with it.")
+            })?;
+        Self::find(tx.conn(), Viewer { user_id: id }).await
+    }
+
+    /// The viewer themselves.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if the account is gone.
+    pub async fn find(conn: &mut AsyncPgConnection, viewer: Viewer) -> Result<Self> {
+        Self::query()
+            .filter(users::id.eq(viewer.user_id))
+            .first(conn)
+            .await
+            .optional()?
+            .ok_or(Error::NotFound("account"))
+    }
+
+    /// Changes what the patch names. Reminders that hang on the person's clock move with it; the answer says how many.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is not a version that the caller saw.
+    pub async fn patch(
+        tx: &mut Tx,
+        viewer: Viewer,
+        expected: &Expected,
+        patch: &UserPatch,
+    ) -> Result<(Self, usize)> {
+        let before: Self = Self::query()
+            .filter(users::id.eq(viewer.user_id))
+            .for_no_key_update()
+            .first(tx.conn())
+            .await
+            .optional()?
+            .ok_or(Error::NotFound("account"))?;
+        if !expected.allows(before.version) {
+            return Err(Error::Stale { etag: before.etag() });
+        }
+        let now = tx.clock().now();
+        diesel::update(users::table.find(before.id))
+            .set((
+                patch.full_name.as_deref().map(|name| users::full_name.eq(name.trim())),
+                patch.time_zone.as_ref().map(|zone| users::time_zone.eq(zone)),
+                patch.day_start.map(|time| users::day_start.eq(time)),
+                users::version.eq(before.version + 1),
+                users::updated_at.eq(now),
+            ))
+            .execute(tx.conn())
+            .await?;
+        let after = Self::find(tx.conn(), viewer).await?;
+        let clock_changed = (&before.time_zone, before.day_start) != (&after.time_zone, after.day_start);
+        if !clock_changed {
+            return Ok((after, 0));
+        }
+        let person = Person::load(tx.conn(), viewer.user_id, now).await?;
+        Task::follow_clock(tx, &person).await?;
+        Ok((after, reminders::replan_person(tx, &person).await?))
+    }
+
+    /// The entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
+    pub fn etag(&self) -> String {
+        format!("\"u-{}\"", self.version)
     }
 }
 

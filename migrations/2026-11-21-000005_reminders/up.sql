@@ -45,6 +45,7 @@ CREATE TABLE reminder_fires (
     sent_at       timestamptz,
     late_by_s     integer,
     request_id    text,
+    traceparent   text,
     created_at    timestamptz NOT NULL,
     CONSTRAINT reminder_fires_once UNIQUE (reminder_id, user_id, channel, occurrence_no, plan_no, slot)
 );

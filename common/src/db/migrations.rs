@@ -1,5 +1,9 @@
 use anyhow::Context as _;
-use diesel::{pg::Pg, sql_types::BigInt};
+use diesel::{
+    dsl::sql,
+    pg::Pg,
+    sql_types::{BigInt, Bool},
+};
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
@@ -31,7 +35,7 @@ pub async fn run_migrations(owner_url: &str) -> anyhow::Result<Vec<String>> {
     Ok(ran.iter().map(ToString::to_string).collect())
 }
 
-/// Whether every migration that this build knows has run.
+/// Whether every migration that this build knows has run; not if none ever has.
 ///
 /// # Errors
 /// If the database is away.
@@ -41,10 +45,14 @@ pub async fn schema_is_current(conn: &mut AsyncPgConnection) -> Result<bool> {
     diesel::table! { __diesel_schema_migrations (version) { version -> Text, } }
     use diesel::QueryDsl as _;
 
-    let known = diesel::migration::MigrationSource::<Pg>::migrations(&MIGRATIONS)
-        .map_err(|error| Error::Internal(anyhow::anyhow!(error)))?;
+    let migrated = sql::<Bool>("to_regclass('__diesel_schema_migrations') IS NOT NULL");
+    if !diesel::select(migrated).get_result::<bool>(conn).await? {
+        return Ok(false);
+    }
     let ran: Vec<String> =
         __diesel_schema_migrations::table.select(__diesel_schema_migrations::version).load(conn).await?;
+    let known = diesel::migration::MigrationSource::<Pg>::migrations(&MIGRATIONS)
+        .map_err(|error| Error::Internal(anyhow::anyhow!(error)))?;
     Ok(known.iter().all(|migration| {
         let version = migration.name().version().to_string();
         ran.contains(&version)

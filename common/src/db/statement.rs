@@ -118,10 +118,10 @@ pub(crate) use sql_condition;
 /// Declares a SQL expression over a table, for what a projection reads beside its columns. The text is ours, never
 /// a user's.
 macro_rules! sql_expression {
-    ($(#[$meta:meta])* $name:ident on $table:ident: $sql_type:ty = $text:expr) => {
+    ($(#[$meta:meta])* $vis:vis $name:ident on $table:ident: $sql_type:ty = $text:expr) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy)]
-        pub struct $name;
+        $vis struct $name;
 
         impl diesel::expression::Expression for $name {
             type SqlType = $sql_type;

@@ -115,6 +115,13 @@ codes! {
         "Restore it first with `POST /api/v1/tasks/{id}/restore`.";
 }
 
+impl Code {
+    /// Whether it says what is wrong with a single field, and is never the code of a whole problem.
+    pub fn is_of_a_field(self) -> bool {
+        self.status() == 422 && !matches!(self, Self::ValidationFailed | Self::IdempotencyKeyReused)
+    }
+}
+
 impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())

@@ -1,10 +1,13 @@
 use chrono::{DateTime, Utc};
-use diesel::{ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _};
+use diesel::{
+    ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _, SelectableHelper as _,
+    sql_types::{Array, Timestamptz, Uuid},
+};
 
-use super::{Due, NewTask, Task, TaskPatch, TaskStatus, visible_to};
+use super::{Due, DueKind, NewTask, Task, TaskPatch, TaskStatus, visible_to};
 use crate::{
-    access::Viewer,
-    db::{RunQueryDsl as _, Tx},
+    access::{Expected, Viewer},
+    db::{RunQueryDsl as _, Tx, sql},
     error::{Code, Error, Result},
     ids::TaskId,
     reminders::{self, Warning},
@@ -22,9 +25,6 @@ pub struct Changed {
     pub warnings: Vec<Warning>,
 }
 
-/// Which version the caller saw, if they said: any other is refused.
-pub type Expected = Option<i32>;
-
 impl Task {
     /// Makes a task of the viewer's own, with its tags and reminders, and plans what they will send.
     ///
@@ -33,8 +33,8 @@ impl Task {
     pub async fn create(tx: &mut Tx, viewer: Viewer, new: &NewTask) -> Result<Changed> {
         let person = person(tx, viewer).await?;
         let tag_names = tags::normalise(&new.tags, "/tags")?;
-        let due = new.due.as_ref().map(|due| due.resolve(person.zone)).transpose()?.unwrap_or_default();
-        reminders::check(&new.reminders, &due, "/reminders")?;
+        let due = new.due.as_ref().map(|due| due.resolve(person.zone)).unwrap_or_default();
+        reminders::check(&new.reminders, due.at().is_some(), "/reminders")?;
 
         let id = TaskId::new();
         diesel::insert_into(tasks::table)
@@ -58,7 +58,13 @@ impl Task {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`] if it is not the version that the caller saw, [`Error::Conflict`] in the
     /// trash, [`Error::Invalid`] if a rule is broken.
-    pub async fn patch(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected, patch: &TaskPatch) -> Result<Changed> {
+    pub async fn patch(
+        tx: &mut Tx,
+        viewer: Viewer,
+        id: TaskId,
+        expected: &Expected,
+        patch: &TaskPatch,
+    ) -> Result<Changed> {
         let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         before.refuse_in_trash()?;
@@ -66,7 +72,7 @@ impl Task {
         let due = match &patch.due {
             None => None,
             Some(None) => Some(Due::default()),
-            Some(Some(due)) => Some(due.resolve(person.zone)?),
+            Some(Some(due)) => Some(due.resolve(person.zone)),
         };
         let status = patch.status.filter(|status| *status != before.status);
         diesel::update(tasks::table.find(id))
@@ -90,7 +96,7 @@ impl Task {
     ///
     /// # Errors
     /// As [`Task::patch`].
-    pub async fn complete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<Changed> {
+    pub async fn complete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Changed> {
         Self::set_status(tx, viewer, id, expected, TaskStatus::Done).await
     }
 
@@ -98,11 +104,17 @@ impl Task {
     ///
     /// # Errors
     /// As [`Task::patch`].
-    pub async fn reopen(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<Changed> {
+    pub async fn reopen(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Changed> {
         Self::set_status(tx, viewer, id, expected, TaskStatus::Todo).await
     }
 
-    async fn set_status(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected, status: TaskStatus) -> Result<Changed> {
+    async fn set_status(
+        tx: &mut Tx,
+        viewer: Viewer,
+        id: TaskId,
+        expected: &Expected,
+        status: TaskStatus,
+    ) -> Result<Changed> {
         let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         before.refuse_in_trash()?;
@@ -121,7 +133,13 @@ impl Task {
     ///
     /// # Errors
     /// As [`Task::patch`].
-    pub async fn archive(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected, archived: bool) -> Result<Changed> {
+    pub async fn archive(
+        tx: &mut Tx,
+        viewer: Viewer,
+        id: TaskId,
+        expected: &Expected,
+        archived: bool,
+    ) -> Result<Changed> {
         let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         before.refuse_in_trash()?;
@@ -139,7 +157,7 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
-    pub async fn delete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<()> {
+    pub async fn delete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<()> {
         let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         if before.deleted_at.is_none() {
@@ -156,7 +174,7 @@ impl Task {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Stale`].
-    pub async fn restore(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<Changed> {
+    pub async fn restore(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Changed> {
         let person = person(tx, viewer).await?;
         let before = Self::lock(tx, viewer, id, expected).await?;
         let none: Option<DateTime<Utc>> = None;
@@ -176,8 +194,41 @@ impl Task {
         settle(tx, viewer, id, &person).await
     }
 
+    /// Counts anew when a person's tasks are due that hang on their clock, after it was changed. The versions rise.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub(crate) async fn follow_clock(tx: &mut Tx, person: &Person) -> Result<()> {
+        let rows: Vec<(TaskId, Due)> = tasks::table
+            .filter(tasks::owner_id.eq(person.id))
+            .filter(tasks::due_kind.eq_any([DueKind::Date, DueKind::Floating]))
+            .order(tasks::id)
+            .select((tasks::id, Due::as_select()))
+            .for_no_key_update()
+            .load(tx.conn())
+            .await?;
+        let moved: Vec<(TaskId, DateTime<Utc>)> = rows
+            .into_iter()
+            .filter_map(|(id, due)| {
+                let at = due.meaning()?.instant(person.zone);
+                (due.at() != Some(at)).then_some((id, at))
+            })
+            .collect();
+        let (ids, instants): (Vec<TaskId>, Vec<DateTime<Utc>>) = moved.into_iter().unzip();
+        sql!(
+            "UPDATE tasks t SET due_at = m.at, version = version + 1, updated_at = {now}
+             FROM unnest({ids}, {instants}) AS m (id, at) WHERE t.id = m.id",
+            now: Timestamptz = person.now,
+            ids: Array<Uuid> = ids,
+            instants: Array<Timestamptz> = instants,
+        )
+        .execute(tx.conn())
+        .await?;
+        Ok(())
+    }
+
     /// The task as it stands, locked until the end of the transaction.
-    pub(crate) async fn lock(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: Expected) -> Result<Self> {
+    pub(crate) async fn lock(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Self> {
         let task: Self = Self::query()
             .filter(tasks::id.eq(id))
             .filter(visible_to(viewer.user_id))
@@ -186,10 +237,7 @@ impl Task {
             .await
             .optional()?
             .ok_or(Error::NotFound("task"))?;
-        match expected {
-            Some(version) if version != task.version => Err(Error::Stale { current: task.version }),
-            _ => Ok(task),
-        }
+        if expected.allows(task.version) { Ok(task) } else { Err(Error::Stale { etag: task.etag() }) }
     }
 
     fn refuse_in_trash(&self) -> Result<()> {

@@ -244,7 +244,7 @@ fn date_field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NaiveDate, D
     date(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-fn time_field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NaiveTime>, D::Error> {
+pub(crate) fn time_field<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NaiveTime>, D::Error> {
     Option::<String>::deserialize(deserializer)?.map(|text| time(&text)).transpose().map_err(D::Error::custom)
 }
 

@@ -8,6 +8,7 @@ use diesel::{
     sql_types::{Bool, Nullable, Timestamptz},
 };
 use diesel_async::AsyncPgConnection;
+use garde::Validate;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -56,9 +57,10 @@ pub enum DueFilter {
 }
 
 /// Which tasks a list holds.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, IntoParams)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, Validate, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
+#[garde(allow_unvalidated)]
 pub struct TaskFilter {
     /// Any of these, separated by commas.
     #[param(value_type = Option<String>, example = "todo,in_progress")]
@@ -87,6 +89,7 @@ pub struct TaskFilter {
     pub cursor: Option<String>,
     /// Rows per page, 1 to 200.
     #[serde(skip_serializing)]
+    #[garde(inner(range(min = 1, max = MAX_LIMIT)))]
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u16>,
 }
@@ -94,7 +97,7 @@ pub struct TaskFilter {
 /// Rows per page if the caller does not say.
 const DEFAULT_LIMIT: u16 = 50;
 /// Rows per page at most.
-pub const MAX_LIMIT: u16 = 200;
+const MAX_LIMIT: u16 = 200;
 
 sql_expression! {
     /// What is closed comes after what is open.
@@ -179,8 +182,7 @@ impl Task {
                         .eq(DueKind::Zoned)
                         .and(tasks::due_at.ge(zone::start_of_day(first, person.zone)))
                         .and(tasks::due_at.lt(zone::end_of_day(last, person.zone)));
-                    let named =
-                        tasks::due_kind.ne(DueKind::Zoned).and(tasks::due_date.between(first, last));
+                    let named = tasks::due_kind.ne(DueKind::Zoned).and(tasks::due_date.between(first, last));
                     query.filter(zoned.or(named))
                 }
             };
@@ -204,7 +206,7 @@ impl Task {
             .await?;
         Page::of(rows, limit, &cursors, |task: &Self| After {
             closed: !task.status.is_open(),
-            due_at: task.due.at,
+            due_at: task.due.at(),
             priority: task.priority,
             id: task.id,
         })

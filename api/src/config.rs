@@ -1,0 +1,82 @@
+//! The settings of this process.
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::{Parser, ValueEnum};
+use common::config;
+use secrecy::SecretString;
+
+/// The REST API of TaskTracker.
+///
+/// Commands: `tasktracker-api migrate` brings the database schema up to date; `tasktracker-api openapi` prints the
+/// OpenAPI document. Without a command the API is served.
+#[derive(Debug, Parser)]
+#[command(name = "tasktracker-api", version)]
+pub struct Config {
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub database: config::Database,
+    /// Redis.
+    #[command(flatten)]
+    pub redis: config::RedisServer,
+    /// Keys.
+    #[command(flatten)]
+    pub secrets: config::Secrets,
+    /// What people share.
+    #[command(flatten)]
+    pub installation: config::Installation,
+    /// HTTP.
+    #[command(flatten)]
+    pub http: Http,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: config::Telemetry,
+    /// Where /metrics, /livez and /readyz are served
+    #[arg(long, env = "INTERNAL_BIND", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
+    pub internal_bind: config::InternalBind,
+}
+
+/// How the API is reached, and by whom.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct Http {
+    /// Where the API is served
+    #[arg(long, env = "BIND", default_value = "127.0.0.1:8000", value_name = "ADDRESS")]
+    pub bind: SocketAddr,
+    /// Whether everybody may make an account
+    #[arg(long, env = "REGISTRATION", value_enum, default_value_t = Registration::Open)]
+    pub registration: Registration,
+    /// Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas
+    #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDRS", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// For how many seconds a stopping process is not ready and still accepts, so that a balancer can turn away
+    #[arg(long, env = "SHUTDOWN_DELAY", default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=60))]
+    pub shutdown_delay: u16,
+}
+
+/// Whether everybody may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    text.parse()
+        .or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from))
+        .map_err(|_| "not an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// Brings the database schema up to date, as the role that owns it.
+#[derive(Debug, Parser)]
+#[command(name = "tasktracker-api migrate", version)]
+pub struct Migrate {
+    /// Where the database is, as the role tasktracker_owner: postgres://user:password@host/database
+    #[arg(long, env = "MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub migrate_database_url: SecretString,
+    /// Logs.
+    #[command(flatten)]
+    pub telemetry: config::Telemetry,
+}

@@ -1,0 +1,218 @@
+//! `Idempotency-Key`: a request that is sent again, because its answer was lost, has its effect once and gets the same
+//! answer. The answer is stored in the transaction of the effect, so there is never one without the other; a refusal
+//! has no effect, and is not stored. Every POST of an authenticated person takes an [`Idempotency`]; without the header
+//! it costs nothing.
+
+use axum::{
+    body::{Body, Bytes, to_bytes},
+    extract::{FromRequestParts, Request},
+    http::{HeaderName, HeaderValue, StatusCode, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use common::{
+    db::{Db, RunQueryDsl as _, Tx, sql},
+    error::{Code, Error, FieldError},
+    ids::UserId,
+    schema::idempotency_keys as keys,
+};
+use diesel::{
+    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryableByName,
+    sql_types::{BigInt, Binary, Bool, Jsonb, SmallInt, Text, Uuid},
+};
+use sha2::{Digest as _, Sha256};
+use utoipa::IntoParams;
+
+use crate::{
+    auth::Auth,
+    error::{ApiError, Problem, Result},
+    state::AppState,
+};
+
+/// What of an answer's head is kept.
+const HEADERS: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// A body may have so many bytes.
+pub(crate) const MAX_BODY: usize = 1 << 20;
+
+/// The key of a request, if it has one, and what it is a key for.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Idempotency {
+    /// A value of the client's choice, new for each new request: a retry with the same value gets the same answer.
+    #[param(rename = "Idempotency-Key", required = false, value_type = Option<String>, min_length = 1, max_length = 255)]
+    key: Option<Scoped>,
+}
+
+/// A key, within which it is unique, and the hash of the body it came with.
+#[derive(Debug)]
+struct Scoped {
+    principal: UserId,
+    method: String,
+    path: String,
+    key: String,
+    body: Vec<u8>,
+}
+
+/// What to do with a request.
+pub(crate) enum Begin {
+    /// It is new: do it in this transaction, then [`Idempotency::commit`].
+    Fresh(Tx),
+    /// It was done: this was the answer.
+    Replay(Response),
+}
+
+/// The hash of a body, for the extractor that comes after the body is read.
+#[derive(Debug, Clone)]
+struct BodyHash(Vec<u8>);
+
+/// Hashes the body of a request that has a key; a layer of the router.
+pub(crate) async fn hash_body(request: Request, next: Next) -> Response {
+    if !request.headers().contains_key(KEY) {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        return Problem::new(Code::BodyTooLarge, Code::BodyTooLarge.help(), Vec::new()).into_response();
+    };
+    parts.extensions.insert(BodyHash(Sha256::digest(&body).to_vec()));
+    next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+impl FromRequestParts<AppState> for Idempotency {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
+        let Some(value) = parts.headers.get(KEY) else { return Ok(Self { key: None }) };
+        let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len())).map(str::to_owned);
+        let Some(key) = key else {
+            let detail = "An Idempotency-Key has 1 to 255 visible ASCII characters.";
+            return Err(Error::Malformed(FieldError::parameter(
+                "Idempotency-Key",
+                Code::InvalidHeader,
+                detail,
+            ))
+            .into());
+        };
+        let auth = Auth::from_request_parts(parts, state).await?;
+        let body = parts.extensions.get::<BodyHash>().map(|BodyHash(hash)| hash.clone()).unwrap_or_default();
+        let path =
+            parts.extensions.get::<axum::extract::OriginalUri>().map_or(parts.uri.path(), |uri| uri.path());
+        let (method, path) = (parts.method.to_string(), path.to_owned());
+        Ok(Self { key: Some(Scoped { principal: auth.viewer.user_id, method, path, key, body }) })
+    }
+}
+
+impl Idempotency {
+    /// Begins the transaction of the effect, unless the same request was answered before.
+    ///
+    /// # Errors
+    /// 422 if the key came with another body, 409 if the first request is still being handled.
+    pub(crate) async fn begin(&self, db: &Db) -> Result<Begin> {
+        #[derive(QueryableByName)]
+        struct Locked {
+            #[diesel(sql_type = Bool)]
+            locked: bool,
+        }
+
+        let mut tx = db.begin().await?;
+        let Some(scoped) = &self.key else { return Ok(Begin::Fresh(tx)) };
+        let locked: Locked =
+            sql!("SELECT pg_try_advisory_xact_lock({lock}) AS locked", lock: BigInt = scoped.lock())
+                .get_result(tx.conn())
+                .await?;
+        if !locked.locked {
+            tx.commit().await?;
+            return Err(Error::conflict(
+                Code::IdempotencyInProgress,
+                "The first request with this Idempotency-Key is still being handled. Repeat it in a second.",
+            )
+            .into());
+        }
+        let now = tx.clock().now();
+        let stored: Option<(Vec<u8>, i16, serde_json::Value, Vec<u8>)> = keys::table
+            .find((scoped.principal.uuid(), &scoped.method, &scoped.path, &scoped.key))
+            .filter(keys::expires_at.gt(now))
+            .select((keys::body_sha256, keys::status, keys::response_headers, keys::response_body))
+            .first(tx.conn())
+            .await
+            .optional()?;
+        let Some((body, status, headers, answer)) = stored else { return Ok(Begin::Fresh(tx)) };
+        tx.commit().await?;
+        if body == scoped.body {
+            Ok(Begin::Replay(replay(status, &headers, answer)))
+        } else {
+            let detail =
+                "This Idempotency-Key came with another body before. Use a new key for a new request.";
+            Ok(Begin::Replay(Problem::new(Code::IdempotencyKeyReused, detail, Vec::new()).into_response()))
+        }
+    }
+
+    /// Stores the answer with the effect, and commits both.
+    pub(crate) async fn commit(&self, mut tx: Tx, answer: Response) -> Result<Response> {
+        let Some(scoped) = &self.key else {
+            tx.commit().await?;
+            return Ok(answer);
+        };
+        let (parts, body) = answer.into_parts();
+        let body: Bytes = to_bytes(body, usize::MAX).await.map_err(|error| Error::Internal(error.into()))?;
+        let headers: serde_json::Map<String, serde_json::Value> = HEADERS
+            .iter()
+            .filter_map(|name| Some((name.to_string(), parts.headers.get(name)?.to_str().ok()?.into())))
+            .collect();
+        // A row that has expired makes room.
+        sql!(
+            "INSERT INTO idempotency_keys
+                 (principal, method, path, key, body_sha256, status, response_headers, response_body, created_at, expires_at)
+             SELECT {principal}, {method}, {path}, {key}, {hash}, {status}, {headers}, {body}, t.now, t.now + interval '24 hours'
+             FROM (SELECT {now} AS now) t
+             ON CONFLICT (principal, method, path, key) DO UPDATE SET
+                 body_sha256 = excluded.body_sha256, status = excluded.status,
+                 response_headers = excluded.response_headers, response_body = excluded.response_body,
+                 created_at = excluded.created_at, expires_at = excluded.expires_at",
+            principal: Uuid = scoped.principal,
+            method: Text = &scoped.method,
+            path: Text = &scoped.path,
+            key: Text = &scoped.key,
+            hash: Binary = &scoped.body,
+            status: SmallInt = i16::try_from(parts.status.as_u16()).unwrap_or(200),
+            headers: Jsonb = serde_json::Value::Object(headers),
+            body: Binary = &body[..],
+            now = tx.clock().now(),
+        )
+        .execute(tx.conn())
+        .await?;
+        tx.commit().await?;
+        Ok(Response::from_parts(parts, Body::from(body)))
+    }
+}
+
+impl Scoped {
+    /// The advisory lock of this key: 64 bits of a hash, so that two keys share one only by a chance of 1 in 10^19,
+    /// and then one of them waits.
+    fn lock(&self) -> i64 {
+        let mut hash = Sha256::new();
+        for part in [self.principal.to_string().as_str(), &self.method, &self.path, &self.key] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finalize()[..8]);
+        i64::from_be_bytes(first)
+    }
+}
+
+fn replay(status: i16, headers: &serde_json::Value, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() =
+        u16::try_from(status).ok().and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or_default();
+    for name in HEADERS {
+        let value = headers.get(name.as_str()).and_then(|value| HeaderValue::from_str(value.as_str()?).ok());
+        if let Some(value) = value {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    response
+}

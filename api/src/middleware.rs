@@ -1,0 +1,97 @@
+//! What surrounds every request: its id and trace, its span and its metrics, its end although the client has left, its
+//! panics. Nothing that only one resource needs.
+
+use std::{any::Any, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use common::{
+    error::{Code, Error},
+    metrics,
+    telemetry::Origin,
+};
+use tracing::Instrument as _;
+
+use crate::error::{ApiError, Problem};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Gives the request its [`Origin`], its span and its metrics. A change runs in a task of its own, which ends although
+/// the client has left: what was begun is finished or refused as a whole.
+pub(crate) async fn observe(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    // The template, never the path: that may carry a token.
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let origin =
+        Origin::of_headers(text(request.headers(), &REQUEST_ID), text(request.headers(), &TRACEPARENT));
+    let request_id = origin.request_id.clone().unwrap_or_default();
+    let span = tracing::info_span!("request", request_id, http.method = %method, http.route = route,
+        traceparent = origin.traceparent);
+
+    let work = origin.scope(next.run(request)).instrument(span.clone());
+    let mut response = if method.is_safe() {
+        work.await
+    } else {
+        match tokio::spawn(work).await {
+            Ok(response) => response,
+            Err(error) => ApiError::from(Error::Internal(anyhow::Error::new(error))).into_response(),
+        }
+    };
+
+    let status = response.status();
+    metrics::http_request(method_label(&method), &route, status.as_u16(), started.elapsed());
+    let took_ms = started.elapsed().as_secs_f64() * 1000.0;
+    tracing::info!(parent: &span, http.status = status.as_u16(), took_ms, "answered");
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    response
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// Anybody may send any word as a method; a label takes only those that mean something.
+fn method_label(method: &Method) -> &str {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    if KNOWN.contains(method) { method.as_str() } else { "other" }
+}
+
+/// A panic is a defect of ours, and is answered as one.
+pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(panic = text, "a handler panicked");
+    Problem::new(Code::Internal, Code::Internal.help(), Vec::new()).into_response()
+}
+
+/// Headers for every answer: nothing is sniffed, no path leaks to other sites, and what is not said to be otherwise
+/// is asked for again.
+pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    }
+    response
+}

@@ -1,0 +1,172 @@
+//! `/tasks/{id}/reminders`: what reminds a person, and what came of it.
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use common::{
+    ids::{ReminderId, TaskId},
+    metrics,
+    reminders::{Changed, Fire, NewReminder, Reminder, Warning},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    auth::Auth,
+    error::{Problem, Result},
+    extract::{Json, Path},
+    idempotency::{Begin, Idempotency},
+    state::AppState,
+};
+
+/// The routes of this resource.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(create, list))
+        .routes(routes!(get, update, delete))
+        .routes(routes!(fires))
+}
+
+/// A list that is short enough to need no pages.
+#[derive(Debug, Serialize, ToSchema)]
+struct All<T> {
+    /// The rows.
+    data: Vec<T>,
+}
+
+/// A reminder after a change.
+#[derive(Debug, Serialize, ToSchema)]
+struct ChangedReminder {
+    #[serde(flatten)]
+    reminder: Reminder,
+    /// What the person should know, such as that its time has passed; absent if there is nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
+}
+
+impl From<Changed> for ChangedReminder {
+    fn from(Changed { reminder, warnings }: Changed) -> Self {
+        Self { reminder, warnings }
+    }
+}
+
+/// Add a reminder
+///
+/// At most 20 on a task. The task's version rises: it answers with its reminders.
+#[utoipa::path(
+    post, path = "/tasks/{id}/reminders", tag = "reminders", operation_id = "create_reminder",
+    params(("id" = TaskId, Path), Idempotency), request_body = NewReminder,
+    responses(
+        (status = 201, description = "Created", body = ChangedReminder,
+            headers(("Location" = String, description = "Where the reminder is"))),
+        Problem,
+    ),
+)]
+async fn create(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    idempotency: Idempotency,
+    Json(new): Json<NewReminder>,
+) -> Result<Response> {
+    let mut tx = match idempotency.begin(&app.db).await? {
+        Begin::Fresh(tx) => tx,
+        Begin::Replay(answer) => return Ok(answer),
+    };
+    let created = Reminder::create(&mut tx, auth.viewer, id, &new).await?;
+    let location = format!("/api/v1/tasks/{id}/reminders/{}", created.reminder.id);
+    let answer = axum::Json(ChangedReminder::from(created));
+    let answer = (StatusCode::CREATED, [(header::LOCATION, location)], answer).into_response();
+    let answer = idempotency.commit(tx, answer).await?;
+    metrics::task_operation("add_reminder");
+    Ok(answer)
+}
+
+/// List a task's reminders
+#[utoipa::path(
+    get, path = "/tasks/{id}/reminders", tag = "reminders", operation_id = "list_reminders", params(("id" = TaskId, Path)),
+    responses((status = 200, description = "All of them", body = All<Reminder>), Problem),
+)]
+async fn list(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+) -> Result<axum::Json<All<Reminder>>> {
+    let data = Reminder::of_task(&mut *app.db.conn().await?, auth.viewer, id).await?;
+    Ok(axum::Json(All { data }))
+}
+
+/// Read a reminder
+#[utoipa::path(
+    get, path = "/tasks/{id}/reminders/{rid}", tag = "reminders", operation_id = "get_reminder",
+    params(("id" = TaskId, Path), ("rid" = ReminderId, Path)),
+    responses((status = 200, description = "The reminder", body = Reminder), Problem),
+)]
+async fn get(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path((id, rid)): Path<(TaskId, ReminderId)>,
+) -> Result<axum::Json<Reminder>> {
+    Ok(axum::Json(Reminder::find(&mut *app.db.conn().await?, auth.viewer, id, rid).await?))
+}
+
+/// Change a reminder
+///
+/// It fires at another time, or by another rule. What it has sent stays as it is.
+#[utoipa::path(
+    patch, path = "/tasks/{id}/reminders/{rid}", tag = "reminders", operation_id = "update_reminder",
+    params(("id" = TaskId, Path), ("rid" = ReminderId, Path)), request_body = NewReminder,
+    responses((status = 200, description = "The reminder as it is now", body = ChangedReminder), Problem),
+)]
+async fn update(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path((id, rid)): Path<(TaskId, ReminderId)>,
+    Json(new): Json<NewReminder>,
+) -> Result<axum::Json<ChangedReminder>> {
+    let mut tx = app.db.begin().await?;
+    let changed = Reminder::change(&mut tx, auth.viewer, id, rid, &new).await?;
+    tx.commit().await?;
+    metrics::task_operation("change_reminder");
+    Ok(axum::Json(changed.into()))
+}
+
+/// Remove a reminder
+///
+/// What it would have sent is cancelled; what it has sent stays explained by its fires.
+#[utoipa::path(
+    delete, path = "/tasks/{id}/reminders/{rid}", tag = "reminders", operation_id = "delete_reminder",
+    params(("id" = TaskId, Path), ("rid" = ReminderId, Path)),
+    responses((status = 204, description = "It is removed"), Problem),
+)]
+async fn delete(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path((id, rid)): Path<(TaskId, ReminderId)>,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    Reminder::remove(&mut tx, auth.viewer, id, rid).await?;
+    tx.commit().await?;
+    metrics::task_operation("remove_reminder");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Why was it sent, or why not?
+///
+/// Every delivery that was planned for a reminder, the newest plan first: when, in which state, and for which reason.
+#[utoipa::path(
+    get, path = "/tasks/{id}/reminders/{rid}/fires", tag = "reminders", operation_id = "list_fires",
+    params(("id" = TaskId, Path), ("rid" = ReminderId, Path)),
+    responses((status = 200, description = "All of them", body = All<Fire>), Problem),
+)]
+async fn fires(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path((id, rid)): Path<(TaskId, ReminderId)>,
+) -> Result<axum::Json<All<Fire>>> {
+    let data = Fire::of_reminder(&mut *app.db.conn().await?, auth.viewer, id, rid).await?;
+    Ok(axum::Json(All { data }))
+}

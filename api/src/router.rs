@@ -1,0 +1,74 @@
+//! All routes, and the layers around them. The order of the layers is the order in which a request meets them.
+
+use std::time::Duration;
+
+use axum::{
+    Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn, response::IntoResponse as _,
+    routing::get,
+};
+use common::error::Code;
+use tower::ServiceBuilder;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate as _, SizeAbove},
+    },
+    timeout::TimeoutLayer,
+};
+use utoipa::{OpenApi as _, openapi::OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::{
+    auth,
+    error::Problem,
+    idempotency::{self, MAX_BODY},
+    middleware,
+    openapi::Document,
+    problems, reminders,
+    state::AppState,
+    tasks,
+};
+
+/// No request takes longer. A change that is under way is finished all the same.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The documented routes, and their document.
+pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .nest(
+            "/api/v1",
+            OpenApiRouter::new().merge(auth::routes()).merge(tasks::routes()).merge(reminders::routes()),
+        )
+        .split_for_parts()
+}
+
+/// The API.
+pub fn router(app: AppState) -> Router {
+    let (routes, document) = documented();
+    routes
+        .method_not_allowed_fallback(async || problem(Code::MethodNotAllowed))
+        .route("/problems", get(problems::index))
+        .route("/problems/{code}", get(problems::show))
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .fallback(async || problem(Code::NotFound))
+        .layer(
+            ServiceBuilder::new()
+                .layer(from_fn(middleware::observe))
+                .layer(from_fn(middleware::security_headers))
+                .layer(
+                    CompressionLayer::new()
+                        .compress_when(SizeAbove::new(1024).and(NotForContentType::IMAGES)),
+                )
+                .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
+                .layer(CatchPanicLayer::custom(middleware::panicked))
+                .layer(DefaultBodyLimit::max(MAX_BODY))
+                .layer(from_fn(idempotency::hash_body)),
+        )
+        .with_state(app)
+}
+
+fn problem(code: Code) -> axum::response::Response {
+    Problem::new(code, code.help(), Vec::new()).into_response()
+}

@@ -1,0 +1,225 @@
+//! Sessions: families of refresh tokens, of which only the newest is good (design §5). A token is stored hashed. How
+//! it looks to a client, and access tokens, which are not stored at all, are in `api`.
+
+use chrono::{DateTime, Duration, Utc};
+use diesel::{ExpressionMethods as _, NullableExpressionMethods as _, OptionalExtension as _, QueryDsl as _};
+use diesel_async::AsyncPgConnection;
+
+use crate::{
+    clock::Now,
+    db::{RunQueryDsl as _, Tx, sql_condition},
+    error::{Code, Result},
+    ids::{SessionId, UserId},
+    schema::{refresh_tokens, users},
+    secrets::{random_token, token_hash},
+};
+
+/// How long an access token is good. A session that has ended is remembered as long.
+pub const ACCESS_TOKEN_LIFE: Duration = Duration::minutes(15);
+/// How long a refresh token is good; using it gives another as long.
+pub const REFRESH_TOKEN_LIFE: Duration = Duration::days(7);
+/// After so long a session ends although it is used.
+pub const SESSION_LIFE: Duration = Duration::days(90);
+/// Within so long after a rotation the old token is accepted once more: two tabs, an answer that was lost.
+pub const REUSE_GRACE: Duration = Duration::seconds(10);
+
+/// What a client that proved who they are gets.
+#[derive(Debug)]
+pub struct Session {
+    /// Which session.
+    pub id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// The token that renews it; told once, stored hashed.
+    pub refresh_token: String,
+}
+
+/// Where a client called from, for the list of a person's sessions.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Its `User-Agent`, cut to 200 characters.
+    pub user_agent: Option<String>,
+    /// A keyed hash of its address.
+    pub ip_hash: Option<Vec<u8>>,
+}
+
+/// What an address can log in with.
+#[derive(Debug)]
+pub struct Login {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// A PHC string, if a password is set.
+    pub password_hash: Option<String>,
+    /// Whether the account may be used.
+    pub is_active: bool,
+}
+
+impl Login {
+    /// What `email` can log in with, if it has an account.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn find(conn: &mut AsyncPgConnection, email: &str) -> Result<Option<Self>> {
+        let row: Option<(UserId, Option<String>, bool)> = users::table
+            .filter(users::email.eq(email))
+            .select((users::id, users::password_hash, users::is_active))
+            .first(conn)
+            .await
+            .optional()?;
+        Ok(row.map(|(user_id, password_hash, is_active)| Self { user_id, password_hash, is_active }))
+    }
+}
+
+/// What came of a refresh.
+#[derive(Debug)]
+pub enum Refresh {
+    /// The session goes on with another token.
+    Rotated(Session),
+    /// It does not. The transaction is to be committed all the same: a reuse has ended the session.
+    Refused {
+        /// Why.
+        code: Code,
+        /// The session, if that was ended by this.
+        ended: Option<SessionId>,
+    },
+}
+
+impl Session {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn begin(tx: &mut Tx, user_id: UserId, client: &Client) -> Result<Self> {
+        let now: DateTime<Utc> = diesel::select(tx.clock().now()).get_result(tx.conn()).await?;
+        Self::issue(tx, SessionId::new(), user_id, now, now + SESSION_LIFE, client).await
+    }
+
+    async fn issue(
+        tx: &mut Tx,
+        id: SessionId,
+        user_id: UserId,
+        now: DateTime<Utc>,
+        ends: DateTime<Utc>,
+        client: &Client,
+    ) -> Result<Self> {
+        let refresh_token = random_token("ttr_");
+        diesel::insert_into(refresh_tokens::table)
+            .values((
+                refresh_tokens::id.eq(uuid::Uuid::now_v7()),
+                refresh_tokens::family_id.eq(id),
+                refresh_tokens::user_id.eq(user_id),
+                refresh_tokens::token_hash.eq(token_hash(&refresh_token)),
+                refresh_tokens::issued_at.eq(now),
+                refresh_tokens::expires_at.eq(ends.min(now + REFRESH_TOKEN_LIFE)),
+                refresh_tokens::absolute_expires_at.eq(ends),
+                refresh_tokens::user_agent.eq(&client.user_agent),
+                refresh_tokens::ip_hash.eq(&client.ip_hash),
+            ))
+            .execute(tx.conn())
+            .await?;
+        Ok(Self { id, user_id, refresh_token })
+    }
+
+    /// Exchanges a refresh token for another. The one that was exchanged last is accepted once more within
+    /// [`REUSE_GRACE`]; any other use of an old one means that somebody has a copy, and ends the session.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn refresh(tx: &mut Tx, token: &str, client: &Client) -> Result<Refresh> {
+        #[derive(diesel::Queryable)]
+        struct Row {
+            id: uuid::Uuid,
+            family: SessionId,
+            user_id: UserId,
+            expires_at: DateTime<Utc>,
+            ends: DateTime<Utc>,
+            rotated_at: Option<DateTime<Utc>>,
+            reused_at: Option<DateTime<Utc>>,
+            revoked_at: Option<DateTime<Utc>>,
+            is_active: bool,
+            now: DateTime<Utc>,
+        }
+
+        let now = tx.clock().now();
+        let row: Option<Row> = refresh_tokens::table
+            .inner_join(users::table)
+            .filter(refresh_tokens::token_hash.eq(token_hash(token)))
+            .select((
+                refresh_tokens::id,
+                refresh_tokens::family_id,
+                refresh_tokens::user_id,
+                refresh_tokens::expires_at,
+                refresh_tokens::absolute_expires_at,
+                refresh_tokens::rotated_at,
+                refresh_tokens::reused_at,
+                refresh_tokens::revoked_at,
+                users::is_active,
+                now,
+            ))
+            .for_no_key_update()
+            .first(tx.conn())
+            .await
+            .optional()?;
+        let refused = Refresh::Refused { code: Code::InvalidRefreshToken, ended: None };
+        let Some(row) = row else { return Ok(refused) };
+        if row.revoked_at.is_some() || row.expires_at <= row.now || row.ends <= row.now || !row.is_active {
+            return Ok(refused);
+        }
+        let this = refresh_tokens::table.find(row.id);
+        match row.rotated_at {
+            None => {
+                diesel::update(this).set(refresh_tokens::rotated_at.eq(row.now)).execute(tx.conn()).await?
+            }
+            Some(rotated_at) if row.reused_at.is_none() && row.now - rotated_at <= REUSE_GRACE => {
+                diesel::update(this).set(refresh_tokens::reused_at.eq(row.now)).execute(tx.conn()).await?
+            }
+            Some(_) => {
+                Self::end(tx, row.user_id, Some(row.family)).await?;
+                return Ok(Refresh::Refused { code: Code::RefreshTokenReused, ended: Some(row.family) });
+            }
+        };
+        Ok(Refresh::Rotated(Self::issue(tx, row.family, row.user_id, row.now, row.ends, client).await?))
+    }
+
+    /// Ends a person's session, or all of them. Answers which ended now.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn end(tx: &mut Tx, user_id: UserId, session: Option<SessionId>) -> Result<Vec<SessionId>> {
+        let now = tx.clock().now();
+        let tokens = refresh_tokens::table
+            .filter(refresh_tokens::user_id.eq(user_id))
+            .filter(refresh_tokens::revoked_at.is_null());
+        let revoked = refresh_tokens::revoked_at.eq(now.nullable());
+        let ended = match session {
+            Some(id) => {
+                diesel::update(tokens.filter(refresh_tokens::family_id.eq(id)))
+                    .set(revoked)
+                    .returning(refresh_tokens::family_id)
+                    .get_results(tx.conn())
+                    .await?
+            }
+            None => {
+                diesel::update(tokens)
+                    .set(revoked)
+                    .returning(refresh_tokens::family_id)
+                    .get_results(tx.conn())
+                    .await?
+            }
+        };
+        Ok(ended)
+    }
+
+    /// The sessions that ended so recently that an access token of theirs may still be good.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn ended_lately(conn: &mut AsyncPgConnection, now: Now) -> Result<Vec<SessionId>> {
+        Ok(refresh_tokens::table
+            .filter(sql_condition!("refresh_tokens.revoked_at > {now} - interval '16 minutes'", now = now))
+            .select(refresh_tokens::family_id)
+            .distinct()
+            .load(conn)
+            .await?)
+    }
+}

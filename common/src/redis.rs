@@ -1,0 +1,209 @@
+//! The connections to Redis. Commands live with what they are for: the job queue in [`crate::queue`], rate
+//! limits, cache and live events in their own files. Every key in Redis may vanish at any time, so nothing
+//! may be written here that is not derived from PostgreSQL.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::{
+    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
+    io::tcp::TcpSettings,
+};
+
+/// How long the queue waits for an answer. A script takes microseconds; more than this is a stall.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What Redis may add to a request before the request goes on without it (goals R13).
+const REQUEST_BUDGET: Duration = Duration::from_millis(15);
+/// How long requests leave Redis alone after it failed one of them.
+const BREAKER: Duration = Duration::from_secs(1);
+/// A peer that acknowledges nothing for so long is gone, and the connection is opened anew.
+const DEAD_PEER: Duration = Duration::from_secs(5);
+
+/// The Redis of a process: one connection for the queue, one for the request path. Both connect lazily and
+/// reconnect by themselves; while Redis is down every command fails quickly. Cheap to clone.
+#[derive(Clone)]
+pub struct Redis {
+    client: Client,
+    prefix: Arc<str>,
+    queue: ConnectionManager,
+    request: ConnectionManager,
+    breaker: Arc<Breaker>,
+}
+
+impl Redis {
+    /// Prepares the connections to `url` (`redis://`, `rediss://` or `redis+unix://`); all keys will begin
+    /// with `prefix`. Must be called in a Tokio runtime. Does not wait for Redis.
+    ///
+    /// # Errors
+    /// If `url` cannot be understood; never because Redis is down.
+    pub fn new(url: &str, prefix: &str) -> RedisResult<Self> {
+        let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(DEAD_PEER);
+        let client = Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?;
+        let manager = |timeout| {
+            let config = ConnectionManagerConfig::new()
+                .set_connection_timeout(Some(Duration::from_secs(1)))
+                .set_response_timeout(Some(timeout))
+                // The caller decides when to try again: waiting here would hide that Redis is down.
+                .set_number_of_retries(0);
+            ConnectionManager::new_lazy_with_config(client.clone(), config)
+        };
+        let redis = Self {
+            queue: manager(QUEUE_TIMEOUT)?,
+            request: manager(Duration::from_secs(1))?,
+            breaker: Arc::default(),
+            prefix: prefix.into(),
+            client,
+        };
+        tokio::spawn(probe(redis.request.clone()));
+        Ok(redis)
+    }
+
+    /// `{prefix}:{rest}`, the form of every key.
+    #[must_use]
+    pub fn key(&self, rest: impl fmt::Display) -> String {
+        format!("{}:{rest}", self.prefix)
+    }
+
+    /// The connection for work that waits for Redis: an answer may take 5 s.
+    #[must_use]
+    pub fn queue(&self) -> ConnectionManager {
+        self.queue.clone()
+    }
+
+    /// The connection for the request path: a command that takes longer than 15 ms fails, and for the next
+    /// second all fail at once. The caller then goes on without Redis.
+    #[must_use]
+    pub fn request(&self) -> RequestConnection {
+        RequestConnection { inner: self.request.clone(), breaker: self.breaker.clone() }
+    }
+
+    /// A new connection that receives published messages. It ends when Redis goes away.
+    ///
+    /// # Errors
+    /// If Redis cannot be reached within a second.
+    pub async fn pubsub(&self) -> RedisResult<redis::aio::PubSub> {
+        within(Duration::from_secs(1), self.client.get_async_pubsub()).await
+    }
+
+    /// Whether Redis answers within a second: the gauge `redis_up` and the readiness page.
+    pub async fn is_up(&self) -> bool {
+        let mut queue = self.queue.clone();
+        let ping = redis::cmd("PING");
+        within(Duration::from_secs(1), ping.query_async::<()>(&mut queue)).await.is_ok()
+    }
+}
+
+impl fmt::Debug for Redis {
+    /// The address holds a password, so it is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+/// The connection of [`Redis::request`]; commands, pipelines and scripts run on it as on any other.
+#[derive(Clone)]
+pub struct RequestConnection {
+    inner: ConnectionManager,
+    breaker: Arc<Breaker>,
+}
+
+impl RequestConnection {
+    async fn guard<T>(
+        breaker: &Breaker,
+        probe_with: ConnectionManager,
+        command: impl Future<Output = RedisResult<T>>,
+    ) -> RedisResult<T> {
+        if breaker.is_open() {
+            return Err((ErrorKind::Io, "Redis failed within the last second").into());
+        }
+        let result = within(REQUEST_BUDGET, command).await;
+        if result.as_ref().is_err_and(RedisError::is_io_error) && breaker.open() {
+            // A request gives up before the connection manager can see that its connection is dead (or, at
+            // the first use, before a TLS handshake is over). This one waits long enough.
+            tokio::spawn(probe(probe_with));
+        }
+        result
+    }
+}
+
+impl ConnectionLike for RequestConnection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        let probe_with = self.inner.clone();
+        Box::pin(Self::guard(&self.breaker, probe_with, self.inner.send_packed_command(cmd)))
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        let probe_with = self.inner.clone();
+        let commands = self.inner.send_packed_commands(pipeline, offset, count);
+        Box::pin(Self::guard(&self.breaker, probe_with, commands))
+    }
+
+    fn get_db(&self) -> i64 {
+        self.inner.get_db()
+    }
+}
+
+impl fmt::Debug for RequestConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestConnection").finish_non_exhaustive()
+    }
+}
+
+/// Open (failing fast) until a moment, in milliseconds since the breaker was made.
+struct Breaker {
+    made: Instant,
+    open_until: AtomicU64,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { made: Instant::now(), open_until: AtomicU64::new(0) }
+    }
+}
+
+impl Breaker {
+    fn now(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_open(&self) -> bool {
+        self.now() < self.open_until.load(Ordering::Relaxed)
+    }
+
+    /// Opens it; true for the one caller that did.
+    fn open(&self) -> bool {
+        let (now, until) = (self.now(), self.open_until.load(Ordering::Relaxed));
+        let later = now.saturating_add(u64::try_from(BREAKER.as_millis()).unwrap_or(u64::MAX));
+        now >= until
+            && self.open_until.compare_exchange(until, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Drives a connection until it answers or has failed for good, so that the manager replaces it.
+async fn probe(mut connection: ConnectionManager) {
+    if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
+        tracing::warn!(%error, "Redis does not answer: requests go on without it");
+    }
+}
+
+async fn within<T>(limit: Duration, command: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    tokio::time::timeout(limit, command)
+        .await
+        .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+}
+
+#[cfg(test)]
+mod tests;
