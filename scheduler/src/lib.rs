@@ -2,6 +2,7 @@
 //! keeps them from doing the same thing twice is in PostgreSQL.
 
 pub mod config;
+pub mod due;
 pub mod gauges;
 pub mod readiness;
 pub mod reconcile;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::Config,
+    due::Due,
     gauges::Gauges,
     readiness::Readiness,
     reconcile::Reconcile,
@@ -68,6 +70,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         loops.start(Ticker::new(db.clone(), table));
         loops.start(Relay::new(db.clone(), redis.clone()));
         loops.start(Reconcile::new(db.clone(), redis.clone()));
+        loops.start(Due::new(db.clone()));
         loops.start(Gauges::new(db, redis));
     }
     loops.finish().await

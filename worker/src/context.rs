@@ -2,6 +2,8 @@
 
 use common::{db::Db, redis::Redis};
 
+use crate::{config::Config, smtp::Smtp};
+
 /// What a job works with. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
@@ -9,4 +11,54 @@ pub struct Context {
     pub db: Db,
     /// Redis, for the queue.
     pub redis: Redis,
+    /// The mail server, if there is one.
+    pub smtp: Option<Smtp>,
+    /// What the operator decided.
+    pub settings: Settings,
+}
+
+/// What the operator decided about jobs.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where people reach the API. Message ids end in its host.
+    pub public_url: url::Url,
+    /// After how many days a finished task is put away.
+    pub archive_done_after_days: i32,
+    /// After how many days a task that was put away is deleted; never without it.
+    pub purge_archived_after_days: Option<i32>,
+    /// For how many days finished jobs are kept.
+    pub job_retention_days: i32,
+}
+
+impl Context {
+    /// The context that the configuration describes.
+    pub fn new(config: &Config, db: Db, redis: Redis) -> Self {
+        let smtp = config.smtp.server.clone().zip(config.smtp.mail_from.clone());
+        Self {
+            db,
+            redis,
+            smtp: smtp.map(|(server, from)| Smtp::new(server, from)),
+            settings: Settings {
+                public_url: config.public.public_url.clone(),
+                archive_done_after_days: config.retention.archive_done_after_days.into(),
+                purge_archived_after_days: config.retention.purge_archived_after_days.map(Into::into),
+                job_retention_days: config.retention.job_retention.into(),
+            },
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Default for Settings {
+    /// The defaults of the configuration, on this machine.
+    fn default() -> Self {
+        #[expect(clippy::expect_used, reason = "a constant")]
+        let public_url = "http://localhost:8000".parse().expect("a URL");
+        Self {
+            public_url,
+            archive_done_after_days: 30,
+            purge_archived_after_days: None,
+            job_retention_days: 7,
+        }
+    }
 }

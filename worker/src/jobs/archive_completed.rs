@@ -1,0 +1,41 @@
+use common::{
+    db::{RunQueryDsl as _, Tx, sql},
+    error::Result,
+    jobs::ArchiveCompleted,
+};
+use diesel::sql_types::{BigInt, Integer};
+
+use super::{BATCH, in_batches};
+use crate::{
+    context::Context,
+    job::{JobError, Run},
+};
+
+impl Run for ArchiveCompleted {
+    /// Puts away what was finished long ago. Each person can take it out again.
+    async fn run(self, context: &Context) -> Result<(), JobError> {
+        let days = context.settings.archive_done_after_days;
+        in_batches(&context.db, "archived", |tx| archive(tx, days)).await
+    }
+}
+
+/// One batch. What somebody is just changing is left for the next time.
+async fn archive(mut tx: Tx, days: i32) -> Result<usize> {
+    let archived = sql!(
+        "WITH old AS MATERIALIZED (SELECT id FROM tasks
+             WHERE completed_at < {now} - make_interval(days => {days}) AND archived_at IS NULL AND deleted_at IS NULL
+             ORDER BY completed_at LIMIT {batch} FOR NO KEY UPDATE SKIP LOCKED),
+         open AS MATERIALIZED (SELECT id FROM reminder_fires WHERE task_id IN (SELECT id FROM old)
+             AND state IN ('planned', 'deferred', 'queued') ORDER BY id FOR UPDATE),
+         cancelled AS (UPDATE reminder_fires SET state = 'cancelled', reason = 'task_archived'
+             WHERE id IN (SELECT id FROM open))
+         UPDATE tasks SET archived_at = {now}, updated_at = {now}, version = version + 1 WHERE id IN (SELECT id FROM old)",
+        now = tx.clock().now(),
+        days: Integer = days,
+        batch: BigInt = BATCH,
+    )
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(archived)
+}

@@ -1,0 +1,186 @@
+use std::time::Duration;
+
+use anyhow::anyhow;
+use common::{
+    ids::{JobId, UserId},
+    jobs::{Job as _, SendReminder},
+    mail::{self, Line, Mail},
+    reminders::{self, Claim, Ending, Reason, Recipient},
+    telemetry::Origin,
+};
+use tokio::time::Instant;
+
+use crate::{
+    context::Context,
+    job::{JobError, Run},
+    runner::Running,
+    smtp::{Failure, Header, PROBE_EVERY, Smtp},
+};
+
+/// No further mail is begun after so long: what has begun must end within the kind's timeout.
+const ENOUGH: Duration = Duration::from_secs(25);
+
+impl Run for SendReminder {
+    /// Sends a person what is due now: one mail for all of it, and one for each that an earlier try left in doubt.
+    async fn run(self, context: &Context) -> Result<(), JobError> {
+        let running = Running::current();
+        let attempt = Attempt {
+            job: running.map(|running| running.id),
+            is_last: running.is_some_and(|running| running.attempt >= Self::POLICY.max_attempts),
+        };
+        deliver(context, self.user_id, attempt).await
+    }
+}
+
+/// Whose try this is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempt {
+    job: Option<JobId>,
+    is_last: bool,
+}
+
+async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<(), JobError> {
+    let Some(smtp) = &context.smtp else {
+        return Err(later(context));
+    };
+    let started = Instant::now();
+    while let Some(recipient) = waiting(context, user).await? {
+        if started.elapsed() > ENOUGH {
+            return Err(JobError::Snooze(context.db.clock().instant()));
+        }
+        let (claim, failure) = match try_one(context, smtp, user, attempt, &recipient).await? {
+            Try::NothingLeft => return Ok(()),
+            Try::Sent => continue,
+            Try::Failed(claim, failure) => (claim, failure),
+        };
+        let gave_up = match failure {
+            Failure::Auth { error } => {
+                give_back(context, claim.as_ref(), false).await?;
+                tracing::error!(error, "the mail server refuses to log in: mails wait");
+                return Err(later(context));
+            }
+            Failure::Temporary { error, ambiguous } if !attempt.is_last => {
+                give_back(context, claim.as_ref(), ambiguous).await?;
+                return Err(anyhow!("{error}").into());
+            }
+            // What the world refuses for good is settled in its own row, and the job is done.
+            Failure::Temporary { error, .. } => give_up(context, user, attempt, claim, Reason::GaveUp, &error).await?,
+            Failure::Rejected { reply } => give_up(context, user, attempt, claim, Reason::Rejected, &reply).await?,
+        };
+        if !gave_up {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn waiting(context: &Context, user: UserId) -> Result<Option<Recipient>, JobError> {
+    let mut conn = context.db.conn().await?;
+    Ok(reminders::waiting(&mut conn, context.db.clock().now(), user).await?)
+}
+
+/// When nobody can send: later, without counting this as a try.
+fn later(context: &Context) -> JobError {
+    JobError::Snooze(context.db.clock().instant() + PROBE_EVERY)
+}
+
+enum Try {
+    NothingLeft,
+    Sent,
+    /// With the claim, if it came so far.
+    Failed(Option<Claim>, Failure),
+}
+
+/// One mail: the server is made to wait for its text, and only then it is decided what the text is.
+async fn try_one(
+    context: &Context,
+    smtp: &Smtp,
+    user: UserId,
+    attempt: Attempt,
+    recipient: &Recipient,
+) -> Result<Try, JobError> {
+    let draft = match smtp.open(&recipient.email).await {
+        Ok(draft) => draft,
+        Err(failure) => return Ok(Try::Failed(None, failure)),
+    };
+    let host = mail::host(&context.settings.public_url);
+    let Some(claim) = reminders::claim(&context.db, user, attempt.job, host).await? else {
+        draft.abandon().await;
+        return Ok(Try::NothingLeft);
+    };
+    let mail = render(&claim, recipient, host)?;
+    let own = Origin::current();
+    let header = Header {
+        message_id: &claim.message_id,
+        list_id: format!("reminder.{host}"),
+        date: claim.now,
+        origin: if claim.origin.request_id.is_some() { &claim.origin } else { &own },
+    };
+    match draft.send(&mail, &header).await {
+        Ok(reply) => {
+            settle(context, &claim, &Ending::Sent { reply: &reply }).await?;
+            Ok(Try::Sent)
+        }
+        Err(failure) => Ok(Try::Failed(Some(claim), failure)),
+    }
+}
+
+fn render(claim: &Claim, recipient: &Recipient, host: &str) -> Result<Mail, JobError> {
+    let lines: Vec<Line<'_>> = claim
+        .fires
+        .iter()
+        .map(|fire| Line {
+            title: &fire.title,
+            project: fire.project.as_deref(),
+            due: fire.due(),
+            priority: &fire.priority,
+            description: fire.description.as_deref(),
+            fire_at: fire.fire_at,
+        })
+        .collect();
+    Ok(mail::reminder(&lines, recipient.time_zone.tz(), claim.now, host)?)
+}
+
+/// Back to `queued`: the next try takes it.
+async fn give_back(context: &Context, claim: Option<&Claim>, ambiguous: bool) -> Result<(), JobError> {
+    match claim {
+        Some(claim) => settle(context, claim, &Ending::Again { ambiguous }).await,
+        None => Ok(()),
+    }
+}
+
+/// Dead. What was refused before it was claimed is claimed for that; false if there was nothing to claim.
+async fn give_up(
+    context: &Context,
+    user: UserId,
+    attempt: Attempt,
+    claim: Option<Claim>,
+    reason: Reason,
+    reply: &str,
+) -> Result<bool, JobError> {
+    let host = mail::host(&context.settings.public_url);
+    let claim = match claim {
+        Some(claim) => Some(claim),
+        None => reminders::claim(&context.db, user, attempt.job, host).await?,
+    };
+    match claim {
+        Some(claim) => settle(context, &claim, &Ending::Dead { reason, reply }).await.map(|()| true),
+        None => Ok(false),
+    }
+}
+
+/// Writes what became of a mail, and does not give up easily: a mail that was accepted and is not noted as sent is
+/// sent again.
+async fn settle(context: &Context, claim: &Claim, ending: &Ending<'_>) -> Result<(), JobError> {
+    let mut pauses = [200, 500, 1000, 2000, 4000].map(Duration::from_millis).into_iter();
+    loop {
+        match (reminders::settle(&context.db, claim, ending).await, pauses.next()) {
+            (Ok(()), _) => return Ok(()),
+            (Err(error), None) => return Err(error.into()),
+            (Err(_), Some(pause)) => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;
