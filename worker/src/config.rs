@@ -48,7 +48,13 @@ pub struct Config {
     #[command(flatten)]
     pub telemetry: Telemetry,
     /// Where /metrics, /livez and /readyz are served
-    #[arg(long, env = "INTERNAL_BIND", default_value = "127.0.0.1:9465", value_name = "ADDRESS", help_heading = "Logs and probes")]
+    #[arg(
+        long,
+        env = "INTERNAL_BIND",
+        default_value = "127.0.0.1:9465",
+        value_name = "ADDRESS",
+        help_heading = "Logs and probes"
+    )]
     pub internal_bind: InternalBind,
 }
 
@@ -161,7 +167,12 @@ mod tests {
     use super::*;
 
     fn config(arguments: &[&str]) -> Result<Config, String> {
-        let all = ["worker", "--database-url=postgres://x/x", "--redis-url=redis://x", "--public-url=http://localhost"];
+        let all = [
+            "worker",
+            "--database-url=postgres://x/x",
+            "--redis-url=redis://x",
+            "--public-url=http://localhost",
+        ];
         let all = all.iter().chain(arguments).map(Into::into).collect();
         try_parse(all, &|_| None).map_err(|error| error.to_string())
     }

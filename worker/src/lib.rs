@@ -68,7 +68,9 @@ fn watch_database(db: Db, smtp: config::Smtp, health: Health) {
             let current = async { db::schema_is_current(&mut *db.conn().await?).await };
             let problem = match current.await {
                 Ok(true) => None,
-                Ok(false) => Some("the schema is older than this build: run `tasktracker-api migrate`".to_owned()),
+                Ok(false) => {
+                    Some("the schema is older than this build: run `tasktracker-api migrate`".to_owned())
+                }
                 Err(error) => Some(error.to_string()),
             };
             if let (None, Some(setting)) = (&problem, &smtp)

@@ -124,7 +124,10 @@ impl Phase {
             Self::Envelope => "answer to the recipient",
             Self::Body => "answer to the mail",
         };
-        Failure::Temporary { error: format!("no {what} within the limit of a mail"), ambiguous: self == Self::Body }
+        Failure::Temporary {
+            error: format!("no {what} within the limit of a mail"),
+            ambiguous: self == Self::Body,
+        }
     }
 }
 
@@ -172,8 +175,8 @@ impl Smtp {
     }
 
     async fn try_open(&self, to: &str, deadline: Instant) -> Result<(AsyncSmtpConnection, Address), Failure> {
-        let recipient: Address = to.parse().map_err(|error: lettre::address::AddressError| Failure::Rejected {
-            reply: format!("not sent: the address is not valid ({error})"),
+        let recipient: Address = to.parse().map_err(|error: lettre::address::AddressError| {
+            Failure::Rejected { reply: format!("not sent: the address is not valid ({error})") }
         })?;
         let mut conn =
             timeout_at(deadline, self.connection()).await.map_err(|_| Phase::Connect.too_slow())??;
@@ -213,7 +216,8 @@ impl Smtp {
         let mut parameters = Vec::new();
         if !(from.as_ref() as &str).is_ascii() || !(to.as_ref() as &str).is_ascii() {
             if !conn.server_info().supports_feature(Extension::SmtpUtfEight) {
-                let reply = "not sent: the mail server does not take addresses beyond ASCII (RFC 6531)".to_owned();
+                let reply =
+                    "not sent: the mail server does not take addresses beyond ASCII (RFC 6531)".to_owned();
                 return Err(Failure::Rejected { reply });
             }
             parameters.push(MailParameter::SmtpUtfEight);
@@ -238,7 +242,12 @@ impl Smtp {
         }
     }
 
-    fn message(&self, to: Address, mail: &Mail, header: &Header<'_>) -> Result<Vec<u8>, lettre::error::Error> {
+    fn message(
+        &self,
+        to: Address,
+        mail: &Mail,
+        header: &Header<'_>,
+    ) -> Result<Vec<u8>, lettre::error::Error> {
         let mut message = Message::builder()
             .from(self.0.from.clone())
             .to(Mailbox::new(None, to))
@@ -250,7 +259,8 @@ impl Smtp {
         for (name, value) in
             [("X-Request-Id", &header.origin.request_id), ("traceparent", &header.origin.traceparent)]
         {
-            if let Some(value) = value.as_deref().filter(|value| value.bytes().all(|b| b.is_ascii_graphic())) {
+            if let Some(value) = value.as_deref().filter(|value| value.bytes().all(|b| b.is_ascii_graphic()))
+            {
                 message = message.raw_header(raw(name, value));
             }
         }
@@ -295,7 +305,11 @@ impl Draft {
     }
 }
 
-async fn transfer(conn: &mut AsyncSmtpConnection, bytes: &[u8], deadline: Instant) -> Result<String, Failure> {
+async fn transfer(
+    conn: &mut AsyncSmtpConnection,
+    bytes: &[u8],
+    deadline: Instant,
+) -> Result<String, Failure> {
     timeout_at(deadline, conn.command(commands::Data))
         .await
         .map_err(|_| Phase::Envelope.too_slow())?

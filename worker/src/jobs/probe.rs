@@ -15,7 +15,8 @@ impl Run for Probe {
     async fn run(self, context: &Context) -> Result<(), JobError> {
         if let Some(log) = &self.log {
             let Running { id, attempt, .. } = Running::current().context("a probe runs as a job")?;
-            let (pid, micros) = (std::process::id(), common::clock::Clock::default().instant().timestamp_micros());
+            let (pid, micros) =
+                (std::process::id(), common::clock::Clock::default().instant().timestamp_micros());
             let line = format!("{id} {attempt} {pid} {micros}\n");
             OpenOptions::new().create(true).append(true).open(log)?.write_all(line.as_bytes())?;
         }

@@ -64,8 +64,12 @@ async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<()
                 return Err(anyhow!("{error}").into());
             }
             // What the world refuses for good is settled in its own row, and the job is done.
-            Failure::Temporary { error, .. } => give_up(context, user, attempt, claim, Reason::GaveUp, &error).await?,
-            Failure::Rejected { reply } => give_up(context, user, attempt, claim, Reason::Rejected, &reply).await?,
+            Failure::Temporary { error, .. } => {
+                give_up(context, user, attempt, claim, Reason::GaveUp, &error).await?
+            }
+            Failure::Rejected { reply } => {
+                give_up(context, user, attempt, claim, Reason::Rejected, &reply).await?
+            }
         };
         if !gave_up {
             return Ok(());

@@ -41,7 +41,8 @@ impl FromStr for Server {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let url: url::Url = text.parse().map_err(|error| format!("{error}; write smtp://user:password@host:port"))?;
+        let url: url::Url =
+            text.parse().map_err(|error| format!("{error}; write smtp://user:password@host:port"))?;
         let host = url.host_str().ok_or("it has no host")?.trim_matches(['[', ']']).to_owned();
         let mut wanted = None;
         for (name, value) in url.query_pairs() {
@@ -84,7 +85,10 @@ fn decoded(text: &str) -> Result<String, String> {
             continue;
         }
         let code: Vec<u8> = rest.by_ref().take(2).collect();
-        let byte = std::str::from_utf8(&code).ok().filter(|_| code.len() == 2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let byte = std::str::from_utf8(&code)
+            .ok()
+            .filter(|_| code.len() == 2)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         bytes.push(byte.ok_or("user or password is not percent-encoded")?);
     }
     String::from_utf8(bytes).map_err(|_| "user or password is not UTF-8".to_owned())
@@ -126,7 +130,10 @@ mod tests {
     #[test]
     fn tls_is_required_unless_the_server_is_this_machine_or_one_says_so() {
         assert!(matches!(server("smtp://mail.example.com"), Server { tls: Tls::Required(_), port: 587, .. }));
-        assert!(matches!(server("smtps://mail.example.com"), Server { tls: Tls::FromTheStart(_), port: 465, .. }));
+        assert!(matches!(
+            server("smtps://mail.example.com"),
+            Server { tls: Tls::FromTheStart(_), port: 465, .. }
+        ));
         assert!(matches!(server("smtp://mail:2525?tls=none"), Server { tls: Tls::None, port: 2525, .. }));
         assert!(matches!(server("smtp://mail?tls=opportunistic"), Server { tls: Tls::Opportunistic(_), .. }));
         for here in ["smtp://127.0.0.1:1025", "smtp://localhost", "smtp://[::1]"] {

@@ -36,7 +36,8 @@ async fn a_connection_that_owes_an_answer_is_closed() {
     assert!(lock(&smtp.0.idle).is_empty());
 
     for subject in ["second", "third"] {
-        let reply = smtp.open("ann@example.com").await.unwrap().send(&mail(subject), &header()).await.unwrap();
+        let reply =
+            smtp.open("ann@example.com").await.unwrap().send(&mail(subject), &header()).await.unwrap();
         assert!(reply.starts_with("250"), "{reply}");
         assert_eq!(lock(&smtp.0.idle).len(), 1, "one connection for both");
     }

@@ -58,10 +58,7 @@ async fn a_person_gets_one_mail_for_a_round() {
     assert_eq!(header(mail, "Auto-Submitted"), Some("auto-generated"));
     assert_eq!(header(mail, "List-Id"), Some("<reminder.localhost>"));
     assert_eq!(header(mail, "X-Request-Id"), Some("request-1"));
-    assert_eq!(
-        header(mail, "traceparent"),
-        Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    );
+    assert_eq!(header(mail, "traceparent"), Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
     assert_eq!(header(mail, "Date"), Some("Tue, 01 Dec 2026 15:30:00 +0000"));
 
     // Again, and nothing is left to do.
@@ -331,10 +328,8 @@ async fn t32_an_unknown_zone_falls_back() {
 #[tokio::test]
 async fn a_server_that_refuses_the_login_costs_no_attempt() {
     let mut bench = Bench::at("2026-12-01T15:30:00Z").await;
-    let options = tools::mail_sink::Options {
-        credentials: Some("ann:right".parse().unwrap()),
-        ..Default::default()
-    };
+    let options =
+        tools::mail_sink::Options { credentials: Some("ann:right".parse().unwrap()), ..Default::default() };
     let sink = MailSink::start(options).await.unwrap();
     let ann = bench.user("ann@example.com").await;
     let task = bench.task(ann, "Ship it").await;
@@ -360,7 +355,9 @@ async fn fires_whose_job_has_ended_are_found() {
         fires.push(bench.fire(user, task, "2026-12-01T15:30:00Z").await);
         let job = *bench.queue_due().await.last().unwrap();
         let finished = if state == "ready" { "NULL" } else { "now()" };
-        bench.run(&format!("UPDATE jobs SET state = '{state}', finished_at = {finished} WHERE id = '{job}'")).await;
+        bench
+            .run(&format!("UPDATE jobs SET state = '{state}', finished_at = {finished} WHERE id = '{job}'"))
+            .await;
     }
     let mut tx = bench.db().begin().await.unwrap();
     assert_eq!(reminders::recover(&mut tx).await.unwrap().len(), 3);

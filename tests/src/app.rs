@@ -1,0 +1,314 @@
+//! The three processes in one: the API on a real socket, and the steps of scheduler and worker, taken when the test
+//! says so. PostgreSQL, Redis and SMTP are real; the clock stands still until [`TestApp::advance_to`].
+#![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use api::{
+    config::{Http, Registration},
+    state::AppState,
+};
+use common::{
+    clock::Clock,
+    db::Db,
+    dispatcher::DueJob,
+    jobs,
+    queue::Queue,
+    redis::Redis,
+    secrets::SecretKeys,
+    testing::{TestDatabase, at, setting},
+};
+use lettre::message::Mailbox;
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use scheduler::{due, relay::Relay};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tools::mail_sink::{MailSink, Message, Options};
+
+/// Where a test's clock stands at first.
+pub const START: &str = "2030-01-01T00:00:00Z";
+/// The password of every [`Person`].
+pub const PASSWORD: &str = "correct horse battery";
+
+/// Everything, for one test.
+pub struct TestApp {
+    /// The database, as the application role.
+    pub db: Db,
+    /// Redis under a prefix of this test's own.
+    pub redis: Redis,
+    /// What jobs are given.
+    pub context: worker::Context,
+    /// The mail server.
+    pub sink: MailSink,
+    /// Where the API is.
+    pub url: String,
+    /// A client without credentials.
+    pub anybody: Client,
+    due: Mutex<mpsc::Receiver<DueJob>>,
+    read: AtomicUsize,
+}
+
+impl TestApp {
+    /// Everything, with the clock at [`START`].
+    pub async fn start() -> Self {
+        Self::start_at(START).await
+    }
+
+    /// Everything, with the clock at `instant`.
+    pub async fn start_at(instant: &str) -> Self {
+        let (db, due) = TestDatabase::create().await.open(Clock::fixed(at(instant)));
+        let prefix = format!("test-{:x}", rand::random::<u64>());
+        let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).expect("TEST_REDIS_URL is a URL");
+        let sink = MailSink::start(Options::default()).await.expect("a mail sink");
+
+        let keys: SecretKeys = "test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().expect("keys");
+        let http = Http {
+            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+            registration: Registration::Open,
+            trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
+            shutdown_delay: 0,
+        };
+        let app = AppState::new(db.clone(), redis.clone(), &keys, http).expect("state");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
+        tokio::spawn(async move { axum::serve(listener, service).await });
+
+        let from: Mailbox = "TaskTracker <tasktracker@localhost>".parse().expect("a mailbox");
+        let server = format!("smtp://{}?tls=none", sink.smtp_addr()).parse().expect("an SMTP URL");
+        let smtp = Some(worker::smtp::Smtp::new(server, from));
+        let settings = worker::Settings::default();
+        let context = worker::Context { db: db.clone(), redis: redis.clone(), smtp, settings };
+        let anybody = Client { url: url.clone(), http: reqwest::Client::new(), token: None };
+        Self { db, redis, context, sink, url, anybody, due: Mutex::new(due), read: AtomicUsize::new(0) }
+    }
+
+    /// A person in UTC who is logged in.
+    pub async fn user(&self, name: &str) -> Person {
+        self.user_in(name, "UTC").await
+    }
+
+    /// A person in a time zone who is logged in.
+    pub async fn user_in(&self, name: &str, zone: &str) -> Person {
+        // Each from an address of their own: who registers often is limited.
+        let client = self.anybody.clone();
+        let email = format!("{name}@example.com");
+        let account = json!({"email": email, "password": PASSWORD, "full_name": name, "time_zone": zone});
+        let user = client.post("/auth/register", account).await.assert(201).json;
+        let session =
+            client.post("/auth/login", json!({"email": email, "password": PASSWORD})).await.assert(200).json;
+        let token = session["access_token"].as_str().expect("a token").to_owned();
+        let refresh_token = session["refresh_token"].as_str().expect("a token").to_owned();
+        let client = Client { token: Some(token), ..client };
+        Person { client, id: user["id"].as_str().expect("an id").to_owned(), refresh_token, email }
+    }
+
+    /// Moves the clock and does all that is due then: the due step, dispatcher, relay and worker.
+    pub async fn advance_to(&self, instant: &str) {
+        self.db.clock().set(at(instant));
+        self.run_due().await;
+    }
+
+    /// Does all that is due, without moving the clock.
+    pub async fn run_due(&self) {
+        while due::queue_due(&self.db).await.expect("the due step").is_full() {}
+        self.work().await;
+    }
+
+    /// Runs the jobs that are due.
+    pub async fn work(&self) {
+        self.dispatch().await;
+        Relay::new(self.db.clone(), self.redis.clone()).relay().await.expect("the relay");
+        worker::drain(&self.context, jobs::QUEUES).await.expect("the worker");
+    }
+
+    /// Pushes what was committed, as the dispatcher does.
+    pub async fn dispatch(&self) {
+        let mut committed = Vec::new();
+        while let Ok(job) = self.due.lock().expect("no test panicked with it").try_recv() {
+            committed.push(job);
+        }
+        for job in committed {
+            let queue = Queue::new(&self.redis, &job.queue);
+            queue.push(std::slice::from_ref(&job)).await.expect("Redis takes it");
+        }
+    }
+
+    /// The mails that came since the last look.
+    pub async fn mail(&self) -> Vec<Arc<Message>> {
+        let all = self.sink.messages();
+        let seen = self.read.swap(all.len(), Ordering::SeqCst);
+        all[seen..].to_vec()
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let mails = self.sink.messages().len();
+        assert_eq!(self.read.load(Ordering::SeqCst), mails, "there is mail that the test did not look at");
+        let unrun = self.due.lock().expect("no test panicked with it").try_recv();
+        assert!(unrun.is_err(), "a job was committed and not run: {unrun:?}");
+    }
+}
+
+/// A person who is logged in.
+pub struct Person {
+    /// Their client.
+    pub client: Client,
+    /// Their id.
+    pub id: String,
+    /// Their newest refresh token.
+    pub refresh_token: String,
+    /// Their address.
+    pub email: String,
+}
+
+impl std::ops::Deref for Person {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Person {
+    /// Makes a task, and answers it.
+    pub async fn create_task(&self, body: Value) -> Value {
+        self.post("/tasks", body).await.assert(201).json
+    }
+
+    /// The fires of a task's only reminder.
+    pub async fn fires(&self, task: &Value) -> Vec<Value> {
+        let [reminder] = task["reminders"].as_array().expect("reminders").as_slice() else {
+            panic!("not one reminder: {task}");
+        };
+        let (id, rid) = (task["id"].as_str().expect("id"), reminder["id"].as_str().expect("id"));
+        let fires = self.get(&format!("/tasks/{id}/reminders/{rid}/fires")).await.assert(200).json;
+        fires["data"].as_array().expect("fires").clone()
+    }
+}
+
+/// The path of a task.
+pub fn path(task: &Value) -> String {
+    format!("/tasks/{}", task["id"].as_str().expect("a task has an id"))
+}
+
+/// An HTTP client of the API.
+#[derive(Clone)]
+pub struct Client {
+    url: String,
+    http: reqwest::Client,
+    /// Sent as a bearer token.
+    pub token: Option<String>,
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, or null if it is not JSON.
+    pub json: Value,
+    /// The body.
+    pub text: String,
+}
+
+impl Answer {
+    /// Fails unless the status is this one.
+    #[track_caller]
+    pub fn assert(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self
+    }
+
+    /// Fails unless it is a problem with this status and code.
+    #[track_caller]
+    pub fn assert_problem(self, status: u16, code: &str) -> Self {
+        assert_eq!((self.status.as_u16(), self.json["code"].as_str()), (status, Some(code)), "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.json["status"], status);
+        self
+    }
+
+    /// A header, empty if it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+impl Client {
+    /// `GET /api/v1{path}`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], None).await
+    }
+
+    /// `POST /api/v1{path}` with a body.
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    /// `POST /api/v1{path}` without a body.
+    pub async fn act(&self, path: &str) -> Answer {
+        self.send(Method::POST, path, &[], None).await
+    }
+
+    /// `PATCH /api/v1{path}`.
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, path, &[], Some(body)).await
+    }
+
+    /// `DELETE /api/v1{path}`.
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], None).await
+    }
+
+    /// Any request.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Answer {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let json = [("content-type", "application/json")];
+        let headers = [if body.is_some() { &json[..] } else { &[] }, headers].concat();
+        self.send_raw(method, path, &headers, body.unwrap_or_default()).await
+    }
+
+    /// Any request with any body.
+    pub async fn send_raw(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Answer {
+        let url =
+            if path.starts_with("http") { path.to_owned() } else { format!("{}/api/v1{path}", self.url) };
+        let mut request = self.http.request(method, url).timeout(Duration::from_secs(20)).body(body);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.expect("the API answers");
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.expect("a body");
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, json, text }
+    }
+}

@@ -1,0 +1,57 @@
+use common::error::Code;
+use reqwest::Method;
+use serde_json::Value;
+use tests::app::TestApp;
+
+/// The committed document is what the code says; `cargo run --bin tasktracker-api -- openapi` writes it.
+#[test]
+fn the_committed_document_is_current() {
+    let committed = include_str!("../../../api/openapi.json");
+    assert!(
+        api::openapi::json().unwrap() == committed,
+        "api/openapi.json is not what the code says: `target/debug/tasktracker-api openapi > api/openapi.json`"
+    );
+}
+
+#[test]
+fn no_secret_has_a_field() {
+    fn fields(value: &Value, found: &mut Vec<String>) {
+        if let Some(properties) = value["properties"].as_object() {
+            found.extend(properties.keys().cloned());
+        }
+        match value {
+            Value::Object(members) => members.values().for_each(|member| fields(member, found)),
+            Value::Array(items) => items.iter().for_each(|item| fields(item, found)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(&api::openapi::json().unwrap()).unwrap();
+    let mut found = Vec::new();
+    fields(&document, &mut found);
+    assert!(found.len() > 30, "the walk finds fields");
+    assert!(!found.iter().any(|name| name.ends_with("_hash") || name.contains("secret")), "{found:?}");
+}
+
+#[tokio::test]
+async fn every_problem_has_a_page_and_the_docs_need_no_internet() {
+    let app = TestApp::start().await;
+    let client = &app.anybody;
+    let get = |path: &str| {
+        let url = format!("{}{path}", app.url);
+        async move { client.send(Method::GET, &url, &[], None).await.assert(200) }
+    };
+    let index = get("/problems").await.text;
+    for code in Code::ALL {
+        let path = format!("/problems/{}", code.name().replace('_', "-"));
+        assert!(index.contains(&format!("\"{path}\"")), "{code}");
+        let page = get(&path).await;
+        assert!(
+            page.text.contains(code.name())
+                && page.header("content-security-policy").starts_with("default-src 'none'")
+        );
+    }
+    let docs = get("/docs/").await.text;
+    assert!(!docs.contains("https://"), "{docs}");
+    let document: Value = serde_json::from_str(&get("/openapi.json").await.text).unwrap();
+    assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+}

@@ -1,0 +1,122 @@
+use serde_json::{Value, json};
+use tests::app::{Person, TestApp, path};
+
+async fn titles(person: &Person, query: &str) -> Vec<String> {
+    let page = person.get(&format!("/tasks{query}")).await.assert(200).json;
+    page["data"].as_array().unwrap().iter().map(|task| task["title"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The clock stands at 2030-01-01T00:00:00Z, which is 09:00 of that day in Tokyo.
+async fn ann_with_tasks(app: &TestApp) -> Person {
+    let ann = app.user_in("ann", "Asia/Tokyo").await;
+    for task in [
+        json!({"title": "overdue", "due": "2029-12-30", "tags": ["Home"]}),
+        json!({"title": "this morning", "due": {"date": "2030-01-01", "time": "08:00"}, "priority": "low"}),
+        json!({"title": "today", "due": "2030-01-01", "priority": "urgent", "tags": ["home", "Garden"]}),
+        json!({"title": "tomorrow", "due": {"date": "2030-01-02", "time": "00:30"}}),
+        // 2030-01-02 01:00 in Tokyo.
+        json!({"title": "tomorrow, said in UTC", "due": "2030-01-01T16:00Z"}),
+        json!({"title": "next week", "due": "2030-01-09"}),
+        json!({"title": "some day", "priority": "high", "tags": ["garden"]}),
+    ] {
+        ann.create_task(task).await;
+    }
+    ann
+}
+
+#[tokio::test]
+async fn the_default_order_is_overdue_due_priority() {
+    let app = TestApp::start().await;
+    let ann = ann_with_tasks(&app).await;
+    let done = ann.create_task(json!({"title": "done", "due": "2029-12-01"})).await;
+    ann.act(&format!("{}/complete", path(&done))).await.assert(200);
+    let low = ann.create_task(json!({"title": "some day, less", "priority": "low"})).await;
+    assert_eq!(
+        titles(&ann, "").await,
+        [
+            "overdue",
+            "this morning",
+            "today",
+            "tomorrow",
+            "tomorrow, said in UTC",
+            "next week",
+            "some day",
+            "some day, less",
+            "done"
+        ]
+    );
+    ann.patch(&path(&low), json!({"priority": "urgent"})).await.assert(200);
+    assert_eq!(titles(&ann, "").await[6..8], ["some day, less", "some day"]);
+}
+
+#[tokio::test]
+async fn filters_say_what_is_listed() {
+    let app = TestApp::start().await;
+    let ann = ann_with_tasks(&app).await;
+    for (query, expected) in [
+        ("?due=overdue", vec!["overdue", "this morning"]),
+        ("?due=today", vec!["this morning", "today"]),
+        ("?due=tomorrow", vec!["tomorrow", "tomorrow, said in UTC"]),
+        ("?due=week", vec!["this morning", "today", "tomorrow", "tomorrow, said in UTC"]),
+        ("?due=none", vec!["some day"]),
+        ("?priority=high,urgent", vec!["today", "some day"]),
+        ("?tag=HOME", vec!["overdue", "today"]),
+        ("?tag=home,garden", vec!["overdue", "today", "some day"]),
+        ("?tag=home&tag=garden", vec!["today"]),
+        ("?status=done", vec![]),
+        ("?due_after=2030-01-02T00:00:00Z", vec!["next week"]),
+        ("?due_before=2029-12-31T00:00:00Z", vec!["overdue"]),
+    ] {
+        assert_eq!(titles(&ann, query).await, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_trash_and_the_archive_are_shown_on_request() {
+    let app = TestApp::start().await;
+    let ann = app.user("ann").await;
+    let (away, gone) =
+        (ann.create_task(json!({"title": "away"})).await, ann.create_task(json!({"title": "gone"})).await);
+    ann.act(&format!("{}/archive", path(&away))).await.assert(200);
+    ann.delete(&path(&gone)).await.assert(204);
+    assert_eq!(titles(&ann, "").await, Vec::<String>::new());
+    assert_eq!(titles(&ann, "?archived=true").await, ["away"]);
+    assert_eq!(titles(&ann, "?deleted=true").await, ["gone"]);
+}
+
+#[tokio::test]
+async fn pages_hold_every_task_once() {
+    let app = TestApp::start().await;
+    let ann = ann_with_tasks(&app).await;
+    for number in 0..6 {
+        ann.create_task(json!({"title": format!("same {number}")})).await;
+    }
+    let all = titles(&ann, "").await;
+    let mut seen = Vec::new();
+    let mut query = "?limit=2".to_owned();
+    loop {
+        let page = ann.get(&format!("/tasks{query}")).await.assert(200).json;
+        let rows = page["data"].as_array().unwrap();
+        assert!(rows.len() <= 2 && page["page"]["limit"] == 2);
+        seen.extend(rows.iter().map(|task| task["title"].as_str().unwrap().to_owned()));
+        match &page["page"]["next_cursor"] {
+            Value::String(cursor) => query = format!("?limit=2&cursor={cursor}"),
+            end => {
+                assert_eq!((end, &page["page"]["has_more"]), (&Value::Null, &json!(false)));
+                break;
+            }
+        }
+    }
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_for_its_own_filters_only() {
+    let app = TestApp::start().await;
+    let ann = ann_with_tasks(&app).await;
+    let page = ann.get("/tasks?limit=1").await.assert(200).json;
+    let cursor = page["page"]["next_cursor"].as_str().unwrap();
+    let other = ann.get(&format!("/tasks?priority=high&cursor={cursor}")).await;
+    let other = other.assert_problem(400, "invalid_cursor");
+    assert_eq!(other.json["errors"][0]["parameter"], "cursor");
+}
