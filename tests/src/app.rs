@@ -37,6 +37,8 @@ pub const START: &str = "2030-01-01T00:00:00Z";
 /// The password of every [`Person`].
 pub const PASSWORD: &str = "correct horse battery";
 
+const LOCK: &str = "no test panicked with it";
+
 /// Everything, for one test.
 pub struct TestApp {
     /// The database, as the application role.
@@ -53,7 +55,11 @@ pub struct TestApp {
     pub anybody: Client,
     due: Mutex<mpsc::Receiver<DueJob>>,
     read: AtomicUsize,
+    people: Mutex<Vec<(Token, String)>>,
 }
+
+/// An access token, which a client sends and [`TestApp::advance_to`] renews.
+type Token = Arc<Mutex<Option<String>>>;
 
 impl TestApp {
     /// Everything, with the clock at [`START`].
@@ -86,8 +92,9 @@ impl TestApp {
         let smtp = Some(worker::smtp::Smtp::new(server, from));
         let settings = worker::Settings::default();
         let context = worker::Context { db: db.clone(), redis: redis.clone(), smtp, settings };
-        let anybody = Client { url: url.clone(), http: reqwest::Client::new(), token: None };
-        Self { db, redis, context, sink, url, anybody, due: Mutex::new(due), read: AtomicUsize::new(0) }
+        let anybody = Client { url: url.clone(), http: reqwest::Client::new(), token: Token::default() };
+        let (due, read, people) = (Mutex::new(due), AtomicUsize::new(0), Mutex::default());
+        Self { db, redis, context, sink, url, anybody, due, read, people }
     }
 
     /// A person in UTC who is logged in.
@@ -97,7 +104,6 @@ impl TestApp {
 
     /// A person in a time zone who is logged in.
     pub async fn user_in(&self, name: &str, zone: &str) -> Person {
-        // Each from an address of their own: who registers often is limited.
         let client = self.anybody.clone();
         let email = format!("{name}@example.com");
         let account = json!({"email": email, "password": PASSWORD, "full_name": name, "time_zone": zone});
@@ -106,13 +112,23 @@ impl TestApp {
             client.post("/auth/login", json!({"email": email, "password": PASSWORD})).await.assert(200).json;
         let token = session["access_token"].as_str().expect("a token").to_owned();
         let refresh_token = session["refresh_token"].as_str().expect("a token").to_owned();
-        let client = Client { token: Some(token), ..client };
+        let client = client.with_token(&token);
+        self.people.lock().expect(LOCK).push((client.token.clone(), refresh_token.clone()));
         Person { client, id: user["id"].as_str().expect("an id").to_owned(), refresh_token, email }
     }
 
     /// Moves the clock and does all that is due then: the due step, dispatcher, relay and worker.
+    /// Who is logged in stays so.
     pub async fn advance_to(&self, instant: &str) {
         self.db.clock().set(at(instant));
+        let people = std::mem::take(&mut *self.people.lock().expect(LOCK));
+        for (token, refresh_token) in people {
+            let renewed =
+                self.anybody.post("/auth/refresh", json!({"refresh_token": refresh_token})).await.assert(200);
+            let text = |name: &str| renewed.json[name].as_str().expect("a token").to_owned();
+            *token.lock().expect(LOCK) = Some(text("access_token"));
+            self.people.lock().expect(LOCK).push((token, text("refresh_token")));
+        }
         self.run_due().await;
     }
 
@@ -132,7 +148,7 @@ impl TestApp {
     /// Pushes what was committed, as the dispatcher does.
     pub async fn dispatch(&self) {
         let mut committed = Vec::new();
-        while let Ok(job) = self.due.lock().expect("no test panicked with it").try_recv() {
+        while let Ok(job) = self.due.lock().expect(LOCK).try_recv() {
             committed.push(job);
         }
         for job in committed {
@@ -156,7 +172,7 @@ impl Drop for TestApp {
         }
         let mails = self.sink.messages().len();
         assert_eq!(self.read.load(Ordering::SeqCst), mails, "there is mail that the test did not look at");
-        let unrun = self.due.lock().expect("no test panicked with it").try_recv();
+        let unrun = self.due.lock().expect(LOCK).try_recv();
         assert!(unrun.is_err(), "a job was committed and not run: {unrun:?}");
     }
 }
@@ -208,8 +224,7 @@ pub fn path(task: &Value) -> String {
 pub struct Client {
     url: String,
     http: reqwest::Client,
-    /// Sent as a bearer token.
-    pub token: Option<String>,
+    token: Token,
 }
 
 /// What the API answered.
@@ -249,6 +264,11 @@ impl Answer {
 }
 
 impl Client {
+    /// The same client with another token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Arc::new(Mutex::new(Some(token.to_owned()))), ..self.clone() }
+    }
+
     /// `GET /api/v1{path}`.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, &[], None).await
@@ -299,7 +319,7 @@ impl Client {
         let url =
             if path.starts_with("http") { path.to_owned() } else { format!("{}/api/v1{path}", self.url) };
         let mut request = self.http.request(method, url).timeout(Duration::from_secs(20)).body(body);
-        if let Some(token) = &self.token {
+        if let Some(token) = &*self.token.lock().expect(LOCK) {
             request = request.bearer_auth(token);
         }
         for (name, value) in headers {

@@ -93,11 +93,8 @@ async fn logging_out_is_immediate_and_ends_only_what_was_meant() {
     let app = TestApp::start().await;
     let ann = app.user("ann").await;
     let login = || app.anybody.post("/auth/login", json!({"email": ann.email, "password": PASSWORD}));
-    let session = |answer: tests::app::Answer| {
-        let mut client = app.anybody.clone();
-        client.token = answer.json["access_token"].as_str().map(str::to_owned);
-        client
-    };
+    let session =
+        |answer: tests::app::Answer| app.anybody.with_token(answer.json["access_token"].as_str().unwrap());
     let (phone, tablet) = (session(login().await), session(login().await));
 
     phone.act("/auth/logout").await.assert(204);
