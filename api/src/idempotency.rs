@@ -58,7 +58,7 @@ struct Scoped {
 /// What to do with a request.
 pub(crate) enum Begin {
     /// It is new: do it in this transaction, then [`Idempotency::commit`].
-    Fresh(Tx),
+    Fresh(Box<Tx>),
     /// It was done: this was the answer.
     Replay(Response),
 }
@@ -117,7 +117,7 @@ impl Idempotency {
         }
 
         let mut tx = db.begin().await?;
-        let Some(scoped) = &self.key else { return Ok(Begin::Fresh(tx)) };
+        let Some(scoped) = &self.key else { return Ok(Begin::Fresh(Box::new(tx))) };
         let locked: Locked =
             sql!("SELECT pg_try_advisory_xact_lock({lock}) AS locked", lock: BigInt = scoped.lock())
                 .get_result(tx.conn())
@@ -138,7 +138,7 @@ impl Idempotency {
             .first(tx.conn())
             .await
             .optional()?;
-        let Some((body, status, headers, answer)) = stored else { return Ok(Begin::Fresh(tx)) };
+        let Some((body, status, headers, answer)) = stored else { return Ok(Begin::Fresh(Box::new(tx))) };
         tx.commit().await?;
         if body == scoped.body {
             Ok(Begin::Replay(replay(status, &headers, answer)))
@@ -150,7 +150,7 @@ impl Idempotency {
     }
 
     /// Stores the answer with the effect, and commits both.
-    pub(crate) async fn commit(&self, mut tx: Tx, answer: Response) -> Result<Response> {
+    pub(crate) async fn commit(&self, mut tx: Box<Tx>, answer: Response) -> Result<Response> {
         let Some(scoped) = &self.key else {
             tx.commit().await?;
             return Ok(answer);

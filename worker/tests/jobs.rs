@@ -70,7 +70,13 @@ impl Bench {
         let prefix = format!("test:{}", uuid::Uuid::now_v7().simple());
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).unwrap();
         let queue = Queue::new(&redis, PROBE);
-        Self { context: worker::Context { db, redis }, clock, due, queue, database }
+        Self {
+            context: worker::Context { db, redis, smtp: None, settings: worker::Settings::default() },
+            clock,
+            due,
+            queue,
+            database,
+        }
     }
 
     fn db(&self) -> &Db {

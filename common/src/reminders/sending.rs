@@ -185,7 +185,7 @@ pub async fn claim(db: &Db, user: UserId, job: Option<JobId>, host: &str) -> Res
     for reason in unwanted.iter().filter_map(|(reason, _)| *reason) {
         metrics::fire_settled(reason.state().as_str(), reason.as_str(), None);
     }
-    let Some(first) = fires.iter().next() else { return Ok(None) };
+    let Some(first) = fires.as_slice().first() else { return Ok(None) };
     let origin = Origin { request_id: first.request_id.clone(), traceparent: first.traceparent.clone() };
     Ok(Some(Claim { message_id, origin, now: first.now, fires }))
 }
@@ -250,7 +250,7 @@ fn message_id(fires: &[ClaimedFire], host: &str) -> String {
         hash.update(id.uuid().as_bytes());
     }
     let digest: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    let first = ids.iter().next().map(|id| id.uuid().simple().to_string()).unwrap_or_default();
+    let first = ids.as_slice().first().map(|id| id.uuid().simple().to_string()).unwrap_or_default();
     format!("<{first}.{digest}@{host}>")
 }
 
