@@ -25,7 +25,6 @@ use common::{
     secrets::SecretKeys,
     testing::{TestDatabase, at, setting},
 };
-use lettre::message::Mailbox;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use scheduler::{due, relay::Relay};
 use serde_json::{Value, json};
@@ -87,7 +86,7 @@ impl TestApp {
         let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
         tokio::spawn(async move { axum::serve(listener, service).await });
 
-        let from: Mailbox = "TaskTracker <tasktracker@localhost>".parse().expect("a mailbox");
+        let from = "TaskTracker <tasktracker@localhost>".parse().expect("a mailbox");
         let server = format!("smtp://{}?tls=none", sink.smtp_addr()).parse().expect("an SMTP URL");
         let smtp = Some(worker::smtp::Smtp::new(server, from));
         let settings = worker::Settings::default();
