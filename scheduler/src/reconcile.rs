@@ -32,8 +32,11 @@ use crate::{
 
 /// How often the epochs are compared.
 const EVERY: Duration = Duration::from_millis(500);
-/// How often everything is compared; what was pushed within this time is left alone, for it is on its way.
+/// How often everything is compared.
 const PASS_EVERY: Duration = Duration::from_secs(30);
+/// What was pushed within this time is left alone, for it is on its way. Much shorter than [`PASS_EVERY`]: a dispatcher
+/// that pushes just before Redis loses its data marks its jobs just after, and the next pass has to find them.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// After so long a pass makes a break, for a round has a limit; the next round goes on.
 const BREAK_AFTER: Duration = Duration::from_secs(5);
 /// Held by the scheduler whose pass it is; with its transaction it ends. Any constant would do.
@@ -154,7 +157,7 @@ impl Reconcile {
             }
             queue.set_epoch(*epoch).await?;
         }
-        let pushed_before = if lost.is_empty() { state.now - PASS_EVERY } else { state.now };
+        let pushed_before = if lost.is_empty() { state.now - ON_ITS_WAY } else { state.now };
         Ok(Some(Pass {
             began_at: state.now,
             pushed_before,

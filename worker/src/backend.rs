@@ -9,6 +9,8 @@
 //! Each task is a loop round a step ([`Source::fetch_once`], [`finish_batch`], [`renew_once`]), and [`Desk::drain`]
 //! runs the same steps one after another.
 
+#[cfg(feature = "testing")]
+pub(crate) mod deaf;
 mod fetch;
 mod finish;
 mod held;
@@ -295,6 +297,8 @@ impl BackendConfig for Ledger {
 async fn fetcher(source: Arc<Source>, jobs: mpsc::Sender<Arc<Job>>, pulse: Pulse, stop: CancellationToken) {
     let mut pause = Pause::default();
     while !stop.is_cancelled() {
+        #[cfg(feature = "testing")]
+        deaf::hang_if_deaf().await;
         let round = step(source.fetch_once()).await;
         pulse.beat();
         match round {

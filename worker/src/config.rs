@@ -63,16 +63,9 @@ pub struct Config {
 #[command(next_help_heading = "Mail")]
 pub struct Smtp {
     /// The mail server: smtp://user:password@host:port?tls=required|opportunistic|none, or smtps://…; without it no mail leaves
-    #[arg(
-        id = "smtp_url",
-        long = "smtp-url",
-        env = "SMTP_URL",
-        hide_env_values = true,
-        requires = "mail_from",
-        value_name = "URL"
-    )]
-    pub server: Option<smtp::Server>,
-    /// Whom mails come from: TaskTracker <tasktracker@example.com>
+    #[arg(long, env = "SMTP_URL", hide_env_values = true, value_name = "URL")]
+    pub smtp_url: Option<smtp::Server>,
+    /// Whom mails come from, needed with SMTP_URL: TaskTracker <tasktracker@example.com>
     #[arg(long, env = "MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<Mailbox>,
 }
@@ -143,6 +136,20 @@ impl Work {
 }
 
 impl Smtp {
+    /// The mail server; `None` if none is configured.
+    ///
+    /// # Errors
+    /// If a mail would have no sender.
+    pub fn open(&self) -> anyhow::Result<Option<smtp::Smtp>> {
+        match (&self.smtp_url, &self.mail_from) {
+            (None, _) => Ok(None),
+            (Some(server), Some(from)) => Ok(Some(smtp::Smtp::new(server.clone(), from.clone()))),
+            (Some(_), None) => {
+                anyhow::bail!("MAIL_FROM is missing: with SMTP_URL, say whom mails come from")
+            }
+        }
+    }
+
     /// Pauses the mail queue if there is no mail server, and resumes it if that was the reason for the pause: mails wait
     /// in the ledger instead of failing (design §2.5). Once, at the start of the process.
     ///
@@ -150,7 +157,7 @@ impl Smtp {
     /// If the database is away.
     pub async fn pause_without_server(&self, db: &Db) -> Result<()> {
         let mut conn = db.conn().await?;
-        if self.server.is_some() {
+        if self.smtp_url.is_some() {
             ledger::resume(&mut conn, jobs::MAIL, NO_SMTP).await
         } else {
             tracing::warn!("SMTP_URL is not set: the mail queue is paused");
@@ -186,6 +193,23 @@ mod tests {
         assert_eq!(work.queues, [("mail".to_owned(), 3), ("maintenance".to_owned(), CONCURRENCY)]);
     }
 
+    #[cfg(feature = "testing")]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_mail_server_mails_wait() {
+        let bench = crate::testing::Bench::at("2030-01-01T00:00:00Z").await;
+        let with = config(&["--smtp-url=smtp://mail", "--mail-from=a@example.com"]).unwrap().smtp;
+        let paused =
+            "queues WHERE name = 'mail' AND paused_at IS NOT NULL AND reason LIKE 'SMTP_URL is not set%'";
+        for (smtp, count) in [(config(&[]).unwrap().smtp, 1), (with.clone(), 0)] {
+            smtp.pause_without_server(bench.db()).await.unwrap();
+            assert_eq!(bench.count(paused).await, count);
+        }
+        // What somebody else paused stays so.
+        bench.run("UPDATE queues SET paused_at = now(), paused_by = 'ann', reason = 'mine'").await;
+        with.pause_without_server(bench.db()).await.unwrap();
+        assert_eq!(bench.count("queues WHERE paused_by = 'ann'").await, 1);
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         for (argument, what) in [
@@ -193,12 +217,13 @@ mod tests {
             ("--concurrency=mail", "mail=10"),
             ("--concurrency=mail=0", "not a number"),
             ("--smtp-url=http://ann:secret@mail", "begins with smtp://"),
-            ("--smtp-url=smtp://ann:secret@mail", "MAIL_FROM"),
             ("--mail-from=nobody", "MAIL_FROM"),
             ("--archive-done-after-days=0", "ARCHIVE_DONE_AFTER_DAYS"),
         ] {
             let error = config(&[argument]).unwrap_err();
             assert!(error.contains(what) && !error.contains("secret"), "{argument}: {error}");
         }
+        let without_sender = config(&["--smtp-url=smtp://mail.example.com"]).unwrap().smtp.open();
+        assert!(without_sender.err().unwrap().to_string().starts_with("MAIL_FROM is missing"));
     }
 }

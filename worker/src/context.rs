@@ -32,19 +32,21 @@ pub struct Settings {
 
 impl Context {
     /// The context that the configuration describes.
-    pub fn new(config: &Config, db: Db, redis: Redis) -> Self {
-        let smtp = config.smtp.server.clone().zip(config.smtp.mail_from.clone());
-        Self {
+    ///
+    /// # Errors
+    /// If settings do not fit together.
+    pub fn new(config: &Config, db: Db, redis: Redis) -> anyhow::Result<Self> {
+        Ok(Self {
             db,
             redis,
-            smtp: smtp.map(|(server, from)| Smtp::new(server, from)),
+            smtp: config.smtp.open()?,
             settings: Settings {
                 public_url: config.public.public_url.clone(),
                 archive_done_after_days: config.retention.archive_done_after_days.into(),
                 purge_archived_after_days: config.retention.purge_archived_after_days.map(Into::into),
                 job_retention_days: config.retention.job_retention.into(),
             },
-        }
+        })
     }
 }
 

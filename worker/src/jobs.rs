@@ -53,3 +53,6 @@ where
         }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

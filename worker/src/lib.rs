@@ -48,7 +48,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let dispatcher = tokio::spawn(dispatcher::run(db.clone(), redis.clone(), due, last.clone()));
     watch_database(db.clone(), config.smtp.clone(), health.clone());
 
-    let context = Context::new(&config, db, redis);
+    let context = Context::new(&config, db, redis)?;
     let result = run(context, config.work.options(), health, stop).await;
     last.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(3), dispatcher).await;

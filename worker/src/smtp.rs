@@ -206,7 +206,7 @@ impl Smtp {
         {
             return Err(Failure::Auth { error: error.clone() });
         }
-        let conn = self.0.server.connect().await.map_err(|error| Phase::Connect.failure(&error))?;
+        let conn = self.0.server.connect().await?;
         *lock(&self.0.refused) = None;
         Ok(conn)
     }

@@ -57,7 +57,8 @@ impl Bench {
         let database = TestDatabase::create().await;
         let clock = Clock::fixed(at(instant));
         let (db, _) = database.open(clock.clone());
-        let sink = MailSink::start(Options::default()).await.unwrap();
+        let options = Options { slow_for: Duration::from_millis(500), ..Options::default() };
+        let sink = MailSink::start(options).await.unwrap();
         let smtp = smtp(&format!("smtp://{}", sink.smtp_addr()), crate::smtp::LIMIT);
         // No test here needs Redis.
         let redis = Redis::new("redis://127.0.0.1:9", "test").unwrap();

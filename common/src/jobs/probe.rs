@@ -24,6 +24,8 @@ pub enum Act {
     Sleep(u64),
     /// Holds its thread for so many milliseconds and never yields.
     Block(u64),
+    /// Succeeds, and makes the fetch loops of its process hang: alive but deaf (goals R43).
+    Deafen,
     /// Panics.
     Panic,
     /// Ends the process.

@@ -59,6 +59,8 @@ pub struct Claim {
     pub now: DateTime<Utc>,
     /// What is sent, the earliest first; never empty.
     pub fires: Vec<ClaimedFire>,
+    /// Whether something is left that needs a mail of its own.
+    pub is_more: bool,
 }
 
 /// A fire with what its mail says.
@@ -154,8 +156,8 @@ pub async fn claim(db: &Db, user: UserId, job: Option<JobId>, host: &str) -> Res
         .partition(|(reason, _)| reason.is_some());
     // What has a message id goes by it again; otherwise everything goes together.
     let first_id = wanted.iter().find_map(|(_, fire)| fire.message_id.clone());
-    let fires: Vec<ClaimedFire> =
-        wanted.into_iter().map(|(_, fire)| fire).filter(|fire| fire.message_id == first_id).collect();
+    let (fires, others): (Vec<_>, Vec<_>) =
+        wanted.into_iter().map(|(_, fire)| fire).partition(|fire| fire.message_id == first_id);
     let message_id = first_id.unwrap_or_else(|| message_id(&fires, host));
 
     let mut changes: Vec<(FireId, FireState, Option<Reason>, Option<&str>)> = unwanted
@@ -187,7 +189,7 @@ pub async fn claim(db: &Db, user: UserId, job: Option<JobId>, host: &str) -> Res
     }
     let Some(first) = fires.as_slice().first() else { return Ok(None) };
     let origin = Origin { request_id: first.request_id.clone(), traceparent: first.traceparent.clone() };
-    Ok(Some(Claim { message_id, origin, now: first.now, fires }))
+    Ok(Some(Claim { message_id, origin, now: first.now, fires, is_more: !others.is_empty() }))
 }
 
 /// Locks what a person's jobs have and reads it. Two statements: the second sees what was committed while the first

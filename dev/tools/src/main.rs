@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use common::shutdown;
 use tools::mail_sink::{Credentials, MailSink, Options};
-use tools::smoke;
+use tools::{bench, seed, smoke};
 use tracing_subscriber::EnvFilter;
 
 /// Development programs of TaskTracker.
@@ -30,6 +30,10 @@ enum Command {
     MailSink(MailSinkArgs),
     /// Run the README's session against a running `cargo dev` and check what it printed and the mail it sent
     Smoke(smoke::Args),
+    /// Fill a running system with a demo user and believable tasks
+    Seed(seed::Args),
+    /// Measure how fast it is, beside the limits of the servers
+    Bench(bench::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +66,8 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::MailSink(args) => mail_sink(args).await,
         Command::Smoke(args) => smoke::run(&args).await,
+        Command::Seed(args) => seed::run(&args).await,
+        Command::Bench(args) => bench::run(&args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -64,7 +64,8 @@ struct Entry {
     started: Option<Instant>,
     abort: Option<AbortHandle>,
     ended: bool,
-    suspect: Option<OwnedSemaphorePermit>,
+    /// Free again when the entry goes, not before the end is written: the next orphan may take the process along.
+    _suspect: Option<OwnedSemaphorePermit>,
 }
 
 /// What became of a job that was to start.
@@ -94,7 +95,7 @@ impl Held {
                 started: None,
                 abort: None,
                 ended: false,
-                suspect: suspect.take(),
+                _suspect: suspect.take(),
             };
             entries.insert(job.key(), entry);
         }
@@ -136,7 +137,6 @@ impl Held {
         match self.entries().get_mut(&job.key()) {
             Some(entry) if !entry.ended => {
                 entry.ended = true;
-                entry.suspect = None;
                 if let Some(handle) = entry.abort.take() {
                     handle.abort();
                 }

@@ -31,6 +31,10 @@ impl Run for Probe {
                 std::thread::sleep(millis(ms));
                 Ok(())
             }
+            Act::Deafen => {
+                crate::backend::deaf::deafen();
+                Ok(())
+            }
             Act::Panic => panic!("a probe was told to panic"),
             Act::Abort => std::process::abort(),
             Act::Fail(bytes) => Err(fail(bytes).into()),

@@ -49,7 +49,7 @@ async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<()
             return Err(JobError::Snooze(context.db.clock().instant()));
         }
         let (claim, failure) = match try_one(context, smtp, user, attempt, &recipient).await? {
-            Try::NothingLeft => return Ok(()),
+            Try::Done => return Ok(()),
             Try::Sent => continue,
             Try::Failed(claim, failure) => (claim, failure),
         };
@@ -89,7 +89,9 @@ fn later(context: &Context) -> JobError {
 }
 
 enum Try {
-    NothingLeft,
+    /// There is nothing more to send.
+    Done,
+    /// There may be more.
     Sent,
     /// With the claim, if it came so far.
     Failed(Option<Claim>, Failure),
@@ -110,7 +112,7 @@ async fn try_one(
     let host = mail::host(&context.settings.public_url);
     let Some(claim) = reminders::claim(&context.db, user, attempt.job, host).await? else {
         draft.abandon().await;
-        return Ok(Try::NothingLeft);
+        return Ok(Try::Done);
     };
     let mail = render(&claim, recipient, host)?;
     let own = Origin::current();
@@ -122,8 +124,9 @@ async fn try_one(
     };
     match draft.send(&mail, &header).await {
         Ok(reply) => {
+            tracing::info!(mail.message_id = claim.message_id, fires = claim.fires.len(), "reminder sent");
             settle(context, &claim, &Ending::Sent { reply: &reply }).await?;
-            Ok(Try::Sent)
+            Ok(if claim.is_more { Try::Sent } else { Try::Done })
         }
         Err(failure) => Ok(Try::Failed(Some(claim), failure)),
     }

@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not cover")]
+
 use mail_parser::MessageParser;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "helpers of tests, which clippy.toml does not cover")]
+
 use common::{db::RunQueryDsl as _, ids::TaskId, testing::at};
 use diesel::sql_types::{Array, Uuid};
 use tools::mail_sink::MailSink;
@@ -19,7 +21,7 @@ fn header<'a>(mail: &'a tools::mail_sink::Message, name: &str) -> Option<&'a str
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_gets_one_mail_for_a_round() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let (ann, bob) = (bench.user("ann@example.com").await, bench.user("bob@example.com").await);
@@ -66,7 +68,7 @@ async fn a_person_gets_one_mail_for_a_round() {
     assert_eq!(bench.mails().len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_early() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -87,7 +89,7 @@ async fn nothing_is_early() {
 }
 
 /// T13 of semantics §11, and the other reasons.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t13_what_is_not_wanted_any_more_is_not_sent() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let done = "UPDATE tasks SET status = 'done', completed_at = now() WHERE";
@@ -110,7 +112,7 @@ async fn t13_what_is_not_wanted_any_more_is_not_sent() {
 }
 
 /// T16 of semantics §11.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t16_a_late_mail_says_so() {
     let bench = Bench::at("2026-12-01T10:00:05Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -125,7 +127,7 @@ async fn t16_a_late_mail_says_so() {
     assert_eq!(bench.fire_row(fire).await.late_by_s, Some(7205));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_a_day_late_is_skipped() {
     let bench = Bench::at("2026-12-02T15:30:00Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -143,7 +145,7 @@ async fn what_is_a_day_late_is_skipped() {
 }
 
 /// T21 of semantics §11: the worker is killed after the server's 250 and before `sent` is stored.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t21_a_mail_in_doubt_is_sent_once_more_with_its_message_id() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -167,7 +169,7 @@ async fn t21_a_mail_in_doubt_is_sent_once_more_with_its_message_id() {
     assert_eq!(bench.fire_row(other).await.stands(), ("sent", None));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_mail_in_doubt_twice_is_given_up() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -197,7 +199,7 @@ async fn crash_after_the_mail_server_has_it(bench: &Bench, user: UserId, job: Jo
 }
 
 /// T23 of semantics §11.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t23_one_refused_recipient_touches_nobody_else() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let mut people = Vec::new();
@@ -220,7 +222,7 @@ async fn t23_one_refused_recipient_touches_nobody_else() {
     assert!(refused.smtp_reply.unwrap().starts_with("550"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_busy_is_tried_again_until_the_last_attempt() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("tempfail@example.com").await;
@@ -239,7 +241,7 @@ async fn a_server_that_is_busy_is_tried_again_until_the_last_attempt() {
     assert!(row.smtp_reply.unwrap().starts_with("451"));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_while_the_mail_server_is_down() {
     let mut bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -254,7 +256,7 @@ async fn nothing_is_lost_while_the_mail_server_is_down() {
     assert_eq!(bench.fire_row(fire).await.stands(), ("sent", None));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_the_mail_and_says_nothing_leaves_it_in_doubt() {
     let mut bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("silent@example.com").await;
@@ -270,7 +272,7 @@ async fn a_server_that_takes_the_mail_and_says_nothing_leaves_it_in_doubt() {
 }
 
 /// Two jobs of one person at once: each fire is in one mail.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn two_jobs_of_a_person_do_not_send_the_same_fire() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("slow@example.com").await;
@@ -311,8 +313,32 @@ async fn two_jobs_of_a_person_do_not_send_the_same_fire() {
     assert_eq!(sent, 10);
 }
 
+/// Claims at the same moment: each fire is in one of them. Eight rounds, because the moment is short.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_one_claim_gets_a_fire() {
+    let bench = Bench::at("2026-12-01T15:30:00Z").await;
+    for round in 0..8 {
+        let ann = bench.user(&format!("ann{round}@example.com")).await;
+        for number in 0..4 {
+            let task = bench.task(ann, &format!("Task {number}")).await;
+            bench.fire(ann, task, "2026-12-01T15:30:00Z").await;
+            bench.queue_due().await;
+        }
+        let jobs = bench.queue_due().await;
+        let mut claims = tokio::task::JoinSet::new();
+        for job in jobs.into_iter().rev().take(4) {
+            bench.start(job).await;
+            let db = bench.db().clone();
+            claims.spawn(async move { reminders::claim(&db, ann, Some(job), "localhost").await.unwrap() });
+        }
+        let claimed: Vec<_> =
+            claims.join_all().await.into_iter().flatten().flat_map(|claim| claim.fires).collect();
+        assert_eq!(claimed.len(), 4, "round {round}");
+    }
+}
+
 /// T32 of semantics §11.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn t32_an_unknown_zone_falls_back() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let ann = bench.user("ann@example.com").await;
@@ -325,7 +351,7 @@ async fn t32_an_unknown_zone_falls_back() {
     assert!(text.contains("17:00 UTC, in 1 hour 30 minutes"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_refuses_the_login_costs_no_attempt() {
     let mut bench = Bench::at("2026-12-01T15:30:00Z").await;
     let options =
@@ -345,7 +371,7 @@ async fn a_server_that_refuses_the_login_costs_no_attempt() {
     assert_eq!(sink.messages().len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn fires_whose_job_has_ended_are_found() {
     let bench = Bench::at("2026-12-01T15:30:00Z").await;
     let mut fires = Vec::new();

@@ -1,0 +1,39 @@
+//! How fast the job system is, beside what PostgreSQL and Redis alone could do on the same machine in the same minutes.
+//! Absolute figures depend on the machine and its mood: each round measures everything in turn, and the medians are
+//! compared. Nothing here fails by being slow; it prints a table.
+//!
+//! - `jobs`: what is measured, and against which goal.
+//! - `fixture`: a database, a part of Redis, the real worker.
+//! - `raw`: the limits, without any code of ours.
+//! - `table`: medians and how they are shown.
+
+mod fixture;
+mod jobs;
+mod raw;
+mod table;
+
+/// Arguments of `tasktracker-dev bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    subject: Subject,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Subject {
+    /// The job system: jobs a second, and how soon after its commit a job starts
+    ///
+    /// Needs TEST_DATABASE_URL, TEST_REDIS_URL and TASKTRACKER_BIN_DIR with release binaries of a test build, as
+    /// `cargo dev bench jobs` provides them.
+    Jobs(jobs::Args),
+}
+
+/// Measures, and prints the table.
+///
+/// # Errors
+/// If a server or the worker fails, or a job was lost or done twice.
+pub async fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.subject {
+        Subject::Jobs(args) => jobs::run(args).await,
+    }
+}

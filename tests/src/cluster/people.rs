@@ -1,0 +1,98 @@
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+/// Somebody with an account, as a client of the REST API.
+#[derive(Debug, Clone)]
+pub struct Person {
+    /// Where their mail goes.
+    pub email: String,
+    api: SocketAddr,
+    /// Where they claim to be.
+    address: Ipv4Addr,
+    http: reqwest::Client,
+    token: String,
+}
+
+static PEOPLE: AtomicU32 = AtomicU32::new(0);
+
+/// What the API answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// `X-Request-Id`.
+    pub request_id: String,
+    /// The JSON body, or null.
+    pub body: Value,
+}
+
+impl Person {
+    pub(super) async fn register(api: SocketAddr, name: &str) -> Self {
+        const PASSWORD: &str = "correct horse battery";
+        let http = reqwest::Client::builder()
+            .timeout(Duration::from_secs(10))
+            .no_proxy()
+            .build()
+            .expect("a client without TLS");
+        let email = format!("{name}@example.com");
+        // Of the network that is reserved for benchmarks (RFC 2544).
+        let number = PEOPLE.fetch_add(1, Ordering::Relaxed);
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + number);
+        let mut person = Self { email: email.clone(), api, address, http, token: String::new() };
+        let account = json!({ "email": email, "password": PASSWORD, "full_name": name, "time_zone": "UTC" });
+        person.expect(StatusCode::CREATED, "/auth/register", account).await;
+        let login = json!({ "email": email, "password": PASSWORD });
+        let session = person.expect(StatusCode::OK, "/auth/login", login).await;
+        person.token = session.body["access_token"].as_str().expect("a token").to_owned();
+        person
+    }
+
+    /// The same person, asking another API process.
+    pub fn through(&self, api: SocketAddr) -> Self {
+        Self { api, ..self.clone() }
+    }
+
+    /// Creates a task.
+    ///
+    /// # Panics
+    /// If the answer is not 201.
+    pub async fn create_task(&self, task: Value) -> Answer {
+        self.expect(StatusCode::CREATED, "/tasks", task).await
+    }
+
+    async fn expect(&self, status: StatusCode, path: &str, body: Value) -> Answer {
+        let answer = self
+            .request(Method::POST, path, Some(body))
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        answer
+    }
+
+    /// Sends a request to a path below `/api/v1`.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn request(&self, method: Method, path: &str, body: Option<Value>) -> reqwest::Result<Answer> {
+        let url = format!("http://{}/api/v1{path}", self.api);
+        let mut request = self.http.request(method, url).header("x-forwarded-for", self.address.to_string());
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+        let request_id = request_id.unwrap_or_default().to_owned();
+        let status = response.status();
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
+        Ok(Answer { status, request_id, body })
+    }
+}
