@@ -117,7 +117,7 @@ fn watch_database(db: Db, app: AppState, health: Health) {
         loop {
             every.tick().await;
             let problem = match app.tokens.refresh(&db).await {
-                Ok(()) => schema_problem(&db).await,
+                Ok(()) => db::problem(&db).await,
                 Err(error) => Some(error.to_string()),
             };
             health.dependency("postgres", problem);
@@ -126,13 +126,4 @@ fn watch_database(db: Db, app: AppState, health: Health) {
             pulse.beat();
         }
     });
-}
-
-async fn schema_problem(db: &Db) -> Option<String> {
-    let current = async { db::schema_is_current(&mut *db.conn().await?).await };
-    match current.await {
-        Ok(true) => None,
-        Ok(false) => Some("the schema is older than this build: run `tasktracker-api migrate`".to_owned()),
-        Err(error) => Some(error.to_string()),
-    }
 }

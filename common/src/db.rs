@@ -7,7 +7,7 @@ mod statement;
 mod tx;
 
 pub use diesel_async::{AsyncPgConnection, RunQueryDsl};
-pub use migrations::{Migrations, run_migrations, schema_is_current};
+pub use migrations::{Migrations, problem, run_migrations};
 pub use pool::{Conn, Db, PoolOptions};
 pub use statement::{Condition, Statement};
 pub(crate) use statement::{sql_condition, sql_expression};

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use common::{
-    db::{Db, schema_is_current},
+    db::{self, Db},
     health::Health,
 };
 use tokio::sync::watch;
@@ -12,8 +12,6 @@ use tokio::sync::watch;
 use crate::rounds::Round;
 
 const EVERY: Duration = Duration::from_secs(1);
-const MIGRATE: &str =
-    "the schema is older than this program: run `tasktracker-api migrate` with MIGRATE_DATABASE_URL";
 
 /// The loop that asks.
 pub struct Readiness {
@@ -34,14 +32,7 @@ impl Round for Readiness {
     const NAME: &'static str = "readiness";
 
     async fn round(&mut self) -> anyhow::Result<Duration> {
-        let answer = async { schema_is_current(&mut *self.db.conn().await?).await };
-        // Less than the limit of a round, so that a database that does not answer is named.
-        let problem = match tokio::time::timeout(Duration::from_secs(5), answer).await {
-            Ok(Ok(true)) => None,
-            Ok(Ok(false)) => Some(MIGRATE.to_owned()),
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("no answer within 5 s".to_owned()),
-        };
+        let problem = db::problem(&self.db).await;
         if problem.is_none() {
             self.ready.send_replace(true);
         }

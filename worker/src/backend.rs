@@ -24,11 +24,8 @@ use std::{
     time::Duration,
 };
 
-use apalis_core::{
-    backend::{Backend, BackendConfig, finalize::Ephemeral},
-    task::Task,
-    worker::context::WorkerContext,
-};
+use apalis::prelude::{Backend, Task, WorkerContext};
+use apalis_core::backend::{BackendConfig, finalize::Ephemeral};
 use common::{
     clock::Clock,
     health::{Health, Pulse},

@@ -65,14 +65,7 @@ fn watch_database(db: Db, smtp: config::Smtp, health: Health) {
         let mut smtp = Some(smtp);
         loop {
             every.tick().await;
-            let current = async { db::schema_is_current(&mut *db.conn().await?).await };
-            let problem = match current.await {
-                Ok(true) => None,
-                Ok(false) => {
-                    Some("the schema is older than this build: run `tasktracker-api migrate`".to_owned())
-                }
-                Err(error) => Some(error.to_string()),
-            };
+            let problem = db::problem(&db).await;
             if let (None, Some(setting)) = (&problem, &smtp)
                 && setting.pause_without_server(&db).await.is_ok()
             {

@@ -3,7 +3,7 @@
 
 use std::{any::Any, convert::Infallible, sync::Arc, time::Duration};
 
-use apalis_core::{task::Task, worker::builder::WorkerBuilder};
+use apalis::prelude::{Task, WorkerBuilder, WorkerError};
 use common::{health::Health, ids::JobId, metrics, telemetry::Origin};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -84,7 +84,7 @@ async fn work(worker: Arc<Worker>, concurrency: usize, backend: Ledger, stop: Ca
         });
     let stopped = async move {
         stop.cancelled().await;
-        Ok::<(), apalis_core::error::WorkerError>(())
+        Ok::<(), WorkerError>(())
     };
     if let Err(error) = WorkerBuilder::new(name).backend(backend).build(service).run_until(stopped).await {
         tracing::error!(%error, "apalis has ended a worker");

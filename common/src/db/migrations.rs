@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use anyhow::Context as _;
 use diesel::{
     dsl::sql,
@@ -7,6 +9,7 @@ use diesel::{
 use diesel_async::{AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
+use super::Db;
 use crate::error::{Error, Result};
 
 /// The migrations, compiled in.
@@ -35,11 +38,25 @@ pub async fn run_migrations(owner_url: &str) -> anyhow::Result<Vec<String>> {
     Ok(ran.iter().map(ToString::to_string).collect())
 }
 
+/// A database that does not answer is named after so long; less than a loop may take for a round.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a process cannot work with this database: it is away, or its schema is older than this build. `None` if it can.
+pub async fn problem(db: &Db) -> Option<String> {
+    let current = async { schema_is_current(&mut *db.conn().await?).await };
+    match tokio::time::timeout(PATIENCE, current).await {
+        Ok(Ok(true)) => None,
+        Ok(Ok(false)) => Some(
+            "the schema is older than this program: run `tasktracker-api migrate` with MIGRATE_DATABASE_URL"
+                .to_owned(),
+        ),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some(format!("no answer within {} s", PATIENCE.as_secs())),
+    }
+}
+
 /// Whether every migration that this build knows has run; not if none ever has.
-///
-/// # Errors
-/// If the database is away.
-pub async fn schema_is_current(conn: &mut AsyncPgConnection) -> Result<bool> {
+async fn schema_is_current(conn: &mut AsyncPgConnection) -> Result<bool> {
     use diesel::migration::Migration as _;
 
     diesel::table! { __diesel_schema_migrations (version) { version -> Text, } }
