@@ -23,6 +23,7 @@ use common::{
     users::{NewUser, User, UserPatch},
 };
 use garde::Validate;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -72,7 +73,9 @@ impl FromRequestParts<AppState> for Auth {
     }
 }
 
-/// Where a request came from. Behind proxies that are trusted it is the last address that none of them has.
+/// Where a request came from. Behind proxies that are trusted it is the last address that none of them has, as far as
+/// what they wrote can be read: what stands before a hop that cannot be read may be the client's own invention. Only
+/// `X-Forwarded-For` is read, as a proxy that writes one header passes the client's `Forwarded` (RFC 7239) on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Address(pub(crate) IpAddr);
 
@@ -82,20 +85,25 @@ impl FromRequestParts<AppState> for Address {
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Self::Rejection> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(address)| address.ip());
-        let trusted =
-            |address: &IpAddr| app.http.trusted_proxies.iter().any(|network| network.contains(address));
-        if !trusted(&peer) {
-            return Ok(Self(peer));
-        }
-        let forwarded =
-            parts.headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let hops: Vec<IpAddr> =
-            forwarded.flat_map(|value| value.split(',')).filter_map(|hop| hop.trim().parse().ok()).collect();
-        Ok(Self(hops.into_iter().rev().find(|hop| !trusted(hop)).unwrap_or(peer)))
+        let headers = parts.headers.get_all("x-forwarded-for").iter();
+        let hops: Vec<&str> =
+            headers.flat_map(|value| value.to_str().unwrap_or_default().split(',')).collect();
+        Ok(Self::behind(&app.http.trusted_proxies, peer, &hops))
     }
 }
 
 impl Address {
+    fn behind(trusted: &[IpNet], peer: IpAddr, hops: &[&str]) -> Self {
+        // A socket for both families gives IPv4 as ::ffff:….
+        let mut address = peer.to_canonical();
+        let mut hops = hops.iter().rev();
+        while trusted.iter().any(|network| network.contains(&address)) {
+            let Some(hop) = hops.next().and_then(|hop| hop_address(hop.trim())) else { break };
+            address = hop.to_canonical();
+        }
+        Self(address)
+    }
+
     /// What is kept of the client with a session.
     fn client(self, app: &AppState, headers: &HeaderMap) -> Client {
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
@@ -106,6 +114,11 @@ impl Address {
     }
 }
 
+/// The address of a hop, which some proxies write with a port: `192.0.2.1:4711`, `[2001:db8::1]:4711`.
+fn hop_address(hop: &str) -> Option<IpAddr> {
+    hop.parse().ok().or_else(|| hop.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
 /// Argon2id with 19 MiB, two passes and one lane: the first choice of OWASP's password storage cheat sheet.
 static ARGON2: LazyLock<Argon2<'static>> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the parameters are constants, within argon2's limits")]
@@ -113,8 +126,10 @@ static ARGON2: LazyLock<Argon2<'static>> = LazyLock::new(|| {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 });
 
-/// What is verified for an address without an account, so that it takes as long as for one with.
-static DUMMY: LazyLock<String> = LazyLock::new(|| hash("correct horse battery staple").unwrap_or_default());
+/// What is verified for an address without an account, so that it takes as long as for one with: the same parameters,
+/// and no password that fits.
+const DUMMY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$dGFza3RyYWNrZXItZHVtbXk$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 fn hash(password: &str) -> Result<String, Error> {
     let hash = ARGON2
@@ -155,8 +170,8 @@ async fn register(
     let password = new.password.clone();
     let hash = hashing(&app, move || hash(&password)).await??;
     let mut tx = app.db.begin().await?;
-    let user = User::register(&mut tx, &new, &hash).await?;
-    tx.commit().await?;
+    let registered = User::register(&mut tx, &new, &hash).await;
+    let user = tx.finish(registered).await?;
     metrics::auth_event("register", "ok");
     Ok((StatusCode::CREATED, [(header::ETAG, user.etag())], axum::Json(user)).into_response())
 }
@@ -225,7 +240,7 @@ async fn login(
     let stored = login.as_ref().and_then(|login| login.password_hash.clone());
     let known = stored.is_some();
     let password = credentials.password;
-    let good = hashing(&app, move || verify(&password, stored.as_deref().unwrap_or(&DUMMY)) && known).await?;
+    let good = hashing(&app, move || verify(&password, stored.as_deref().unwrap_or(DUMMY)) && known).await?;
     let Some(login) = login.filter(|login| good && login.is_active) else {
         metrics::auth_event("login", "refused");
         return Err(Error::Unauthenticated(Code::InvalidCredentials).into());
@@ -357,7 +372,45 @@ async fn update_me(
     Json(patch): Json<UserPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let (user, moved_reminders) = User::patch(&mut tx, auth.viewer, &if_match.expected("u"), &patch).await?;
-    tx.commit().await?;
+    let patched = User::patch(&mut tx, auth.viewer, &if_match.expected("u"), &patch).await;
+    let (user, moved_reminders) = tx.finish(patched).await?;
     Ok(([(header::ETAG, user.etag())], axum::Json(ChangedUser { user, moved_reminders })).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_the_last_that_no_trusted_proxy_has() {
+        let trusted: [IpNet; 2] = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let behind =
+            |peer: &str, hops: &[&str]| Address::behind(&trusted, peer.parse().unwrap(), hops).0.to_string();
+        assert_eq!(
+            behind("192.0.2.1", &["198.51.100.1"]),
+            "192.0.2.1",
+            "a peer that is not trusted is the client"
+        );
+        assert_eq!(behind("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(behind("10.0.0.1", &["198.51.100.1", " 192.0.2.1"]), "192.0.2.1");
+        assert_eq!(behind("::ffff:10.0.0.1", &["192.0.2.1", "fd00::1"]), "192.0.2.1");
+        assert_eq!(behind("10.0.0.1", &["198.51.100.1", "192.0.2.1:4711"]), "192.0.2.1");
+        assert_eq!(behind("10.0.0.1", &["[2001:db8::1]:4711"]), "2001:db8::1");
+        for unreadable in ["unknown", "", "_hidden", "192.0.2.1:port"] {
+            assert_eq!(behind("10.0.0.1", &["198.51.100.1", unreadable]), "10.0.0.1", "{unreadable}");
+        }
+        assert_eq!(behind("10.0.0.1", &["10.0.0.3", "10.0.0.2"]), "10.0.0.3", "a client inside");
+    }
+
+    #[test]
+    fn the_dummy_is_a_hash_of_ours_that_no_password_fits() {
+        let (dummy, ours) = (PasswordHash::new(DUMMY).unwrap(), hash("correct horse battery").unwrap());
+        let ours = PasswordHash::new(&ours).unwrap();
+        assert_eq!(
+            (dummy.algorithm, dummy.version, &dummy.params),
+            (ours.algorithm, ours.version, &ours.params)
+        );
+        assert_eq!(dummy.hash.unwrap().len(), ours.hash.unwrap().len());
+        assert!(!verify("correct horse battery", DUMMY));
+    }
 }

@@ -1,7 +1,7 @@
 //! Errors over HTTP: RFC 9457 problems. One `match` from [`common::error::Error`] to status and code; only 5xx are
 //! logged, once, here. Nothing internal reaches the client.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -92,10 +92,15 @@ impl IntoResponse for Problem {
     }
 }
 
-/// Adds `Retry-After`, in whole seconds and at least one.
+/// Adds `Retry-After`.
 fn retry_after(mut response: Response, seconds: u64) -> Response {
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
+}
+
+/// Whole seconds, at least one, after which the pause is certainly over.
+fn seconds(pause: Duration) -> u64 {
+    (pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)
 }
 
 impl IntoResponse for ApiError {
@@ -132,9 +137,9 @@ impl IntoResponse for ApiError {
             }
             Error::Unauthenticated(code) | Error::Forbidden(code) => plain(code),
             Error::TooManyRequests { retry_after: pause } => {
-                let detail = format!("Too many requests. Try again in {} s.", pause.as_secs().max(1));
-                let response = Problem::new(Code::RateLimited, detail, Vec::new()).into_response();
-                retry_after(response, pause.as_secs())
+                let seconds = seconds(pause);
+                let detail = format!("Too many requests. Try again in {seconds} s.");
+                retry_after(Problem::new(Code::RateLimited, detail, Vec::new()).into_response(), seconds)
             }
             Error::Unavailable(error) => {
                 tracing::warn!(error = format!("{error:#}"), "answered 503: something is away");
@@ -171,5 +176,19 @@ impl IntoResponses for Problem {
                 (status.to_string(), RefOr::T(response))
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_as_long_as_told_has_waited_long_enough() {
+        for (millis, told) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            let error = Error::TooManyRequests { retry_after: Duration::from_millis(millis) };
+            let response = ApiError::from(error).into_response();
+            assert_eq!(response.headers()[header::RETRY_AFTER], told.to_string(), "{millis}");
+        }
     }
 }

@@ -65,6 +65,14 @@ fn read<T: DeserializeOwned + Validate<Context: Default>>(body: &[u8]) -> Result
         let detail = "The body has to be a JSON object.";
         return Err(Error::Malformed(FieldError::at("", Code::MalformedBody, detail)));
     }
+    // JSON has no other way to write one.
+    if body.windows(6).any(|bytes| bytes == b"\\u0000") {
+        let mut nul = Vec::new();
+        places_of_nul(&json, "", &mut nul);
+        if !nul.is_empty() {
+            return Err(Error::Invalid(nul));
+        }
+    }
     let value: T = serde_path_to_error::deserialize(json).map_err(|error| {
         let pointer = pointer(error.path());
         Error::Invalid(vec![field_error(pointer, &error.inner().to_string())])
@@ -72,6 +80,28 @@ fn read<T: DeserializeOwned + Validate<Context: Default>>(body: &[u8]) -> Result
     validate(&value)?;
     Ok(value)
 }
+
+/// No text of ours has a NUL: PostgreSQL cannot store it, so it is refused once, here. The parser has limited the depth.
+fn places_of_nul(json: &serde_json::Value, pointer: &str, places: &mut Vec<FieldError>) {
+    match json {
+        serde_json::Value::String(text) if text.contains('\0') => {
+            places.push(FieldError::at(pointer, Code::ControlCharacter, NO_NUL));
+        }
+        serde_json::Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                places_of_nul(item, &format!("{pointer}/{index}"), places);
+            }
+        }
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                places_of_nul(value, &format!("{pointer}/{}", escaped(name)), places);
+            }
+        }
+        _ => {}
+    }
+}
+
+const NO_NUL: &str = "The character NUL (U+0000) is not allowed.";
 
 fn validate<T: Validate<Context: Default>>(value: &T) -> Result<(), Error> {
     let Err(report) = value.validate() else { return Ok(()) };
@@ -159,6 +189,9 @@ where
             let code = if code == Code::InvalidCursor { code } else { Code::MalformedParameter };
             ApiError::from(Error::Malformed(FieldError::parameter(name, code, detail)))
         };
+        if let Some((name, _)) = form_urlencoded(query).find(|(_, value)| value.contains('\0')) {
+            return Err(malformed(&name, Code::MalformedParameter, NO_NUL.to_owned()));
+        }
         let pairs = serde_html_form::Deserializer::new(form_urlencoded(query));
         let value: T = serde_path_to_error::deserialize(pairs).map_err(|error| {
             let FieldError { pointer, code, detail, .. } =

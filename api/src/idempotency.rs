@@ -57,7 +57,7 @@ struct Scoped {
 
 /// What to do with a request.
 pub(crate) enum Begin {
-    /// It is new: do it in this transaction, then [`Idempotency::commit`].
+    /// It is new: do it in this transaction, then [`Idempotency::finish`].
     Fresh(Box<Tx>),
     /// It was done: this was the answer.
     Replay(Response),
@@ -85,7 +85,11 @@ impl FromRequestParts<AppState> for Idempotency {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self> {
         let Some(value) = parts.headers.get(KEY) else { return Ok(Self { key: None }) };
-        let key = value.to_str().ok().filter(|key| (1..=255).contains(&key.len())).map(str::to_owned);
+        let key = value
+            .to_str()
+            .ok()
+            .filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic()));
+        let key = key.map(str::to_owned);
         let Some(key) = key else {
             let detail = "An Idempotency-Key has 1 to 255 visible ASCII characters.";
             return Err(Error::Malformed(FieldError::parameter(
@@ -149,12 +153,19 @@ impl Idempotency {
         }
     }
 
-    /// Stores the answer with the effect, and commits both.
-    pub(crate) async fn commit(&self, mut tx: Box<Tx>, answer: Response) -> Result<Response> {
-        let Some(scoped) = &self.key else {
-            tx.commit().await?;
-            return Ok(answer);
+    /// Stores the answer with the effect and commits both; if there is none, rolls back.
+    pub(crate) async fn finish(&self, mut tx: Box<Tx>, answer: Result<Response, Error>) -> Result<Response> {
+        let stored = match (&self.key, answer) {
+            (Some(scoped), Ok(answer)) => scoped.store(&mut tx, answer).await,
+            (_, answer) => answer,
         };
+        Ok(tx.finish(stored).await?)
+    }
+}
+
+impl Scoped {
+    /// Writes the answer down, and answers it.
+    async fn store(&self, tx: &mut Tx, answer: Response) -> Result<Response, Error> {
         let (parts, body) = answer.into_parts();
         let body: Bytes = to_bytes(body, usize::MAX).await.map_err(|error| Error::Internal(error.into()))?;
         let headers: serde_json::Map<String, serde_json::Value> = HEADERS
@@ -171,11 +182,11 @@ impl Idempotency {
                  body_sha256 = excluded.body_sha256, status = excluded.status,
                  response_headers = excluded.response_headers, response_body = excluded.response_body,
                  created_at = excluded.created_at, expires_at = excluded.expires_at",
-            principal: Uuid = scoped.principal,
-            method: Text = &scoped.method,
-            path: Text = &scoped.path,
-            key: Text = &scoped.key,
-            hash: Binary = &scoped.body,
+            principal: Uuid = self.principal,
+            method: Text = &self.method,
+            path: Text = &self.path,
+            key: Text = &self.key,
+            hash: Binary = &self.body,
             status: SmallInt = i16::try_from(parts.status.as_u16()).unwrap_or(200),
             headers: Jsonb = serde_json::Value::Object(headers),
             body: Binary = &body[..],
@@ -183,12 +194,9 @@ impl Idempotency {
         )
         .execute(tx.conn())
         .await?;
-        tx.commit().await?;
         Ok(Response::from_parts(parts, Body::from(body)))
     }
-}
 
-impl Scoped {
     /// The advisory lock of this key: 64 bits of a hash, so that two keys share one only by a chance of 1 in 10^19,
     /// and then one of them waits.
     fn lock(&self) -> i64 {

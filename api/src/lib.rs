@@ -39,6 +39,8 @@ use crate::{
 
 /// How long requests may go on after the process is told to stop.
 const DRAIN: Duration = Duration::from_secs(30);
+/// After so long a question to the database counts as unanswered.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// Serves the API until the process is told to stop.
 ///
@@ -116,10 +118,15 @@ fn watch_database(db: Db, app: AppState, health: Health) {
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            let problem = match app.tokens.refresh(&db).await {
-                Ok(()) => db::problem(&db).await,
-                Err(error) => Some(error.to_string()),
+            let round = async {
+                match app.tokens.refresh(&db).await {
+                    Ok(()) => db::problem(&db).await,
+                    Err(error) => Some(error.to_string()),
+                }
             };
+            // A database that swallows what it is sent is away too; waiting for it would stop the pulse.
+            let problem = tokio::time::timeout(ROUND, round).await;
+            let problem = problem.unwrap_or_else(|_| Some(format!("no answer within {} s", ROUND.as_secs())));
             health.dependency("postgres", problem);
             let (in_use, idle) = db.status();
             metrics::db_pool(in_use, idle);

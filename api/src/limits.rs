@@ -1,6 +1,6 @@
 //! Who may call how often: a sliding-window log, so that no window of a minute ever holds more than the limit. It is
-//! kept in Redis, where all processes share it; while Redis is away each process keeps its own, so that a limit is
-//! never simply gone.
+//! kept in Redis, where all processes share it. Each process keeps its own as well, and both have to agree: so a
+//! limit is never simply gone while Redis is away, nor begun anew each time Redis misses its budget.
 //!
 //! | Key | Holds | Lives |
 //! |---|---|---|
@@ -8,8 +8,8 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    net::IpAddr,
-    sync::{Arc, LazyLock, Mutex, PoisonError},
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -67,7 +67,12 @@ pub(crate) struct Limits {
     local: Arc<Mutex<Local>>,
 }
 
-type Local = HashMap<(Bucket, [u8; 16]), VecDeque<Instant>>;
+/// A bucket, and a hash of who calls.
+type Caller = (Bucket, [u8; 16]);
+
+/// The calls that this process let through in the last minute, by Redis's leave or without it.
+#[derive(Default)]
+struct Local(HashMap<Caller, VecDeque<Instant>>);
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("limits/take.lua")));
 
@@ -77,9 +82,14 @@ impl Limits {
         Self { redis, key, local: Arc::default() }
     }
 
-    /// Counts a call from an address.
+    /// Counts a call from an address. One customer of a provider has a whole /64 of IPv6 (RFC 6177), so that counts
+    /// as one.
     pub(crate) async fn take_address(&self, bucket: Bucket, address: IpAddr) -> Result<()> {
-        self.take(bucket, &address.to_string()).await
+        let who = match address {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).to_string(),
+        };
+        self.take(bucket, &who).await
     }
 
     /// Counts a call by `who`, or refuses it.
@@ -89,13 +99,22 @@ impl Limits {
     pub(crate) async fn take(&self, bucket: Bucket, who: &str) -> Result<()> {
         let mut hash = [0; 16];
         hash.copy_from_slice(&self.key.sign(who.as_bytes())[..16]);
-        let wait = match self.take_shared(bucket, &hash).await {
-            Ok(wait) => wait,
-            Err(error) => {
-                tracing::debug!(%error, "the limiter decides without Redis");
-                metrics::rate_limiter_fell_back();
-                self.take_local(bucket, hash, Instant::now())
-            }
+        let (caller, now) = ((bucket, hash), Instant::now());
+        let taken = self.local().take(caller, now);
+        let wait = match taken {
+            Some(wait) => Some(wait),
+            None => match self.take_shared(bucket, &hash).await {
+                Ok(None) => None,
+                Ok(Some(wait)) => {
+                    self.local().give_back(caller, now);
+                    Some(wait)
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the limiter decides without Redis");
+                    metrics::rate_limiter_fell_back();
+                    None
+                }
+            },
         };
         match wait {
             None => Ok(()),
@@ -118,19 +137,82 @@ impl Limits {
         Ok((wait > 0).then(|| Duration::from_micros(wait)))
     }
 
-    fn take_local(&self, bucket: Bucket, who: [u8; 16], now: Instant) -> Option<Duration> {
-        let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        if local.len() > REMEMBERED {
-            local.retain(|_, calls| calls.back().is_some_and(|last| now.duration_since(*last) < WINDOW));
+    fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Local {
+    /// Counts a call, or answers after how long one will be.
+    fn take(&mut self, caller: Caller, now: Instant) -> Option<Duration> {
+        if self.0.len() > REMEMBERED {
+            self.0.retain(|_, calls| calls.back().is_some_and(|last| now.duration_since(*last) < WINDOW));
         }
-        let calls = local.entry((bucket, who)).or_default();
+        let calls = self.0.entry(caller).or_default();
         while calls.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
             calls.pop_front();
         }
-        if calls.len() < bucket.limit() {
+        if calls.len() < caller.0.limit() {
             calls.push_back(now);
             return None;
         }
         calls.front().map(|first| WINDOW.saturating_sub(now.duration_since(*first)))
+    }
+
+    /// The call that was counted at `now` did not happen: Redis refused it.
+    fn give_back(&mut self, caller: Caller, now: Instant) {
+        let Some(calls) = self.0.get_mut(&caller) else { return };
+        if let Some(position) = calls.iter().rposition(|call| *call == now) {
+            calls.remove(position);
+        }
+        if calls.is_empty() {
+            self.0.remove(&caller);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        secrets::{Purpose, SecretKeys},
+        testing::setting,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limit_holds_when_redis_goes_away_and_comes_back() {
+        let keys: SecretKeys = "a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap();
+        let key = keys.derive(Purpose::IpHash).remove(0);
+        let prefix = format!("test:{}", uuid::Uuid::now_v7());
+        let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).unwrap();
+        let up = Limits::new(redis, key);
+        let down = Limits { redis: Redis::new("redis://127.0.0.1:1", &prefix).unwrap(), ..up.clone() };
+        for limits in [&up, &up, &down, &down, &up] {
+            limits.take(Bucket::LoginAccount, "ann").await.unwrap();
+        }
+        for limits in [&down, &up] {
+            assert!(matches!(
+                limits.take(Bucket::LoginAccount, "ann").await,
+                Err(Error::TooManyRequests { retry_after }) if retry_after <= WINDOW && !retry_after.is_zero()
+            ));
+            limits.take(Bucket::LoginAccount, "bob").await.unwrap();
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_given_back_is_not_counted() {
+        let (mut local, caller, now) = (Local::default(), (Bucket::LoginAccount, [0; 16]), Instant::now());
+        let limit = Bucket::LoginAccount.limit();
+        for _ in 0..=limit {
+            assert_eq!(local.take(caller, now), None);
+            local.give_back(caller, now);
+        }
+        assert!(local.0.is_empty(), "nobody is remembered for what was refused");
+        for _ in 0..limit {
+            assert_eq!(local.take(caller, now), None);
+        }
+        assert_eq!(local.take(caller, now), Some(WINDOW));
+        assert_eq!(local.take(caller, now + WINDOW), None, "the window has moved on");
     }
 }

@@ -1,7 +1,10 @@
 //! What surrounds every request: its id and trace, its span and its metrics, its end although the client has left, its
 //! panics. Nothing that only one resource needs.
 
-use std::{any::Any, time::Instant};
+use std::{
+    any::Any,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request},
@@ -19,6 +22,9 @@ use tracing::Instrument as _;
 use crate::error::{ApiError, Problem};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// No request takes longer: what it changed is rolled back. Statements are stopped by the database long before.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
+
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Gives the request its [`Origin`], its span and its metrics. A change runs in a task of its own, which ends although
@@ -72,6 +78,14 @@ fn method_label(method: &Method) -> &str {
     if KNOWN.contains(method) { method.as_str() } else { "other" }
 }
 
+/// Answers 503 for a handler that does not come to an end.
+pub(crate) async fn time_limit(request: Request, next: Next) -> Response {
+    tokio::time::timeout(TIME_LIMIT, next.run(request)).await.unwrap_or_else(|_| {
+        let error = anyhow::anyhow!("no answer within {} s", TIME_LIMIT.as_secs());
+        ApiError::from(Error::Unavailable(error)).into_response()
+    })
+}
+
 /// A panic is a defect of ours, and is answered as one.
 pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic
@@ -94,4 +108,55 @@ pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::to_bytes, http::StatusCode, middleware::from_fn, routing::get};
+    use tower::{ServiceBuilder, ServiceExt as _};
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    async fn answer(path: &str) -> (StatusCode, HeaderMap, serde_json::Value) {
+        let routes = Router::new()
+            .route(
+                "/panics",
+                get(async || -> &'static str { panic!("a defect") })
+                    .post(async || -> &'static str { panic!() }),
+            )
+            .route("/hangs", get(std::future::pending::<&'static str>))
+            .layer(
+                ServiceBuilder::new()
+                    .layer(from_fn(observe))
+                    .layer(from_fn(time_limit))
+                    .layer(CatchPanicLayer::custom(panicked)),
+            );
+        let (method, path) = path.split_once(' ').unwrap();
+        let request = axum::http::Request::builder().method(method).uri(path).header("x-request-id", "abc-1");
+        let response = routes.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = serde_json::from_slice(&to_bytes(body, usize::MAX).await.unwrap()).unwrap();
+        (parts.status, parts.headers, body)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_as_a_problem_of_this_request() {
+        for request in ["GET /panics", "POST /panics"] {
+            let (status, headers, problem) = answer(request).await;
+            assert_eq!((status.as_u16(), problem["code"].as_str()), (500, Some("internal")), "{request}");
+            assert_eq!(
+                (&headers[&REQUEST_ID], problem["request_id"].as_str()),
+                (&"abc-1".parse().unwrap(), Some("abc-1"))
+            );
+            assert!(!problem.to_string().contains("a defect"), "what a panic says stays inside");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handler_that_does_not_end_is_answered_as_unavailable() {
+        let (status, headers, problem) = answer("GET /hangs").await;
+        assert_eq!((status.as_u16(), problem["code"].as_str()), (503, Some("unavailable")));
+        assert_eq!(headers[header::RETRY_AFTER], "1");
+    }
 }

@@ -76,11 +76,12 @@ async fn create(
         Begin::Fresh(tx) => tx,
         Begin::Replay(answer) => return Ok(answer),
     };
-    let created = Reminder::create(&mut tx, auth.viewer, id, &new).await?;
-    let location = format!("/api/v1/tasks/{id}/reminders/{}", created.reminder.id);
-    let answer = axum::Json(ChangedReminder::from(created));
-    let answer = (StatusCode::CREATED, [(header::LOCATION, location)], answer).into_response();
-    let answer = idempotency.commit(tx, answer).await?;
+    let created = Reminder::create(&mut tx, auth.viewer, id, &new).await.map(|created| {
+        let location = format!("/api/v1/tasks/{id}/reminders/{}", created.reminder.id);
+        let answer = axum::Json(ChangedReminder::from(created));
+        (StatusCode::CREATED, [(header::LOCATION, location)], answer).into_response()
+    });
+    let answer = idempotency.finish(tx, created).await?;
     metrics::task_operation("add_reminder");
     Ok(answer)
 }
@@ -128,8 +129,8 @@ async fn update(
     Json(new): Json<NewReminder>,
 ) -> Result<axum::Json<ChangedReminder>> {
     let mut tx = app.db.begin().await?;
-    let changed = Reminder::change(&mut tx, auth.viewer, id, rid, &new).await?;
-    tx.commit().await?;
+    let changed = Reminder::change(&mut tx, auth.viewer, id, rid, &new).await;
+    let changed = tx.finish(changed).await?;
     metrics::task_operation("change_reminder");
     Ok(axum::Json(changed.into()))
 }
@@ -148,8 +149,8 @@ async fn delete(
     Path((id, rid)): Path<(TaskId, ReminderId)>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    Reminder::remove(&mut tx, auth.viewer, id, rid).await?;
-    tx.commit().await?;
+    let removed = Reminder::remove(&mut tx, auth.viewer, id, rid).await;
+    tx.finish(removed).await?;
     metrics::task_operation("remove_reminder");
     Ok(StatusCode::NO_CONTENT)
 }

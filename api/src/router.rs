@@ -1,10 +1,7 @@
 //! All routes, and the layers around them. The order of the layers is the order in which a request meets them.
 
-use std::time::Duration;
-
 use axum::{
-    Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn, response::IntoResponse as _,
-    routing::get,
+    Router, extract::DefaultBodyLimit, middleware::from_fn, response::IntoResponse as _, routing::get,
 };
 use common::error::Code;
 use tower::ServiceBuilder;
@@ -14,7 +11,6 @@ use tower_http::{
         CompressionLayer,
         predicate::{NotForContentType, Predicate as _, SizeAbove},
     },
-    timeout::TimeoutLayer,
 };
 use utoipa::{OpenApi as _, openapi::OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -31,9 +27,6 @@ use crate::{
     tasks,
 };
 
-/// No request takes longer. A change that is under way is finished all the same.
-const TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The documented routes, and their document.
 pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
@@ -48,10 +41,11 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
 pub fn router(app: AppState) -> Router {
     let (routes, document) = documented();
     routes
-        .method_not_allowed_fallback(async || problem(Code::MethodNotAllowed))
         .route("/problems", get(problems::index))
         .route("/problems/{code}", get(problems::show))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        // For the routes above it only.
+        .method_not_allowed_fallback(async || problem(Code::MethodNotAllowed))
         .fallback(async || problem(Code::NotFound))
         .layer(
             ServiceBuilder::new()
@@ -61,7 +55,7 @@ pub fn router(app: AppState) -> Router {
                     CompressionLayer::new()
                         .compress_when(SizeAbove::new(1024).and(NotForContentType::IMAGES)),
                 )
-                .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, TIMEOUT))
+                .layer(from_fn(middleware::time_limit))
                 .layer(CatchPanicLayer::custom(middleware::panicked))
                 .layer(DefaultBodyLimit::max(MAX_BODY))
                 .layer(from_fn(idempotency::hash_body)),

@@ -82,10 +82,11 @@ async fn create(
         Begin::Fresh(tx) => tx,
         Begin::Replay(answer) => return Ok(answer),
     };
-    let created = Task::create(&mut tx, auth.viewer, &new).await?;
-    let location = format!("/api/v1/tasks/{}", created.task.id);
-    let answer = (StatusCode::CREATED, [(header::LOCATION, location)], changed(created)).into_response();
-    let answer = idempotency.commit(tx, answer).await?;
+    let created = Task::create(&mut tx, auth.viewer, &new).await.map(|created| {
+        let location = format!("/api/v1/tasks/{}", created.task.id);
+        (StatusCode::CREATED, [(header::LOCATION, location)], changed(created)).into_response()
+    });
+    let answer = idempotency.finish(tx, created).await?;
     metrics::task_operation("create");
     Ok(answer)
 }
@@ -147,8 +148,8 @@ async fn update(
     Json(patch): Json<TaskPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let after = Task::patch(&mut tx, auth.viewer, id, &if_match.expected("t"), &patch).await?;
-    tx.commit().await?;
+    let patched = Task::patch(&mut tx, auth.viewer, id, &if_match.expected("t"), &patch).await;
+    let after = tx.finish(patched).await?;
     metrics::task_operation("update");
     Ok(changed(after))
 }
@@ -168,8 +169,8 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    Task::delete(&mut tx, auth.viewer, id, &if_match.expected("t")).await?;
-    tx.commit().await?;
+    let deleted = Task::delete(&mut tx, auth.viewer, id, &if_match.expected("t")).await;
+    tx.finish(deleted).await?;
     metrics::task_operation("delete");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -193,9 +194,11 @@ async fn complete(
         Begin::Fresh(tx) => tx,
         Begin::Replay(answer) => return Ok(answer),
     };
-    let Changed { task, .. } = Task::complete(&mut tx, auth.viewer, id, &if_match.expected("t")).await?;
-    let answer = ([(header::ETAG, task.etag())], axum::Json(Completed { task })).into_response();
-    let answer = idempotency.commit(tx, answer).await?;
+    let completed = Task::complete(&mut tx, auth.viewer, id, &if_match.expected("t")).await.map(|changed| {
+        let task = changed.task;
+        ([(header::ETAG, task.etag())], axum::Json(Completed { task })).into_response()
+    });
+    let answer = idempotency.finish(tx, completed).await?;
     metrics::task_operation("complete");
     Ok(answer)
 }
@@ -221,8 +224,8 @@ macro_rules! action {
                 Begin::Replay(answer) => return Ok(answer),
             };
             let ($tx, $viewer, $expected) = (&mut tx, auth.viewer, &if_match.expected("t"));
-            let after = $change.await?;
-            let answer = idempotency.commit(tx, changed(after)).await?;
+            let after = $change.await.map(changed);
+            let answer = idempotency.finish(tx, after).await?;
             metrics::task_operation(stringify!($name));
             Ok(answer)
         }

@@ -27,7 +27,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone)]
 pub(crate) struct Tokens {
     keys: Arc<[Key]>,
-    ended: Arc<RwLock<HashSet<SessionId>>>,
+    ended: Arc<RwLock<Ended>>,
+}
+
+/// The sessions that ended while an access token of theirs may still be good.
+#[derive(Default)]
+struct Ended {
+    /// As the database last said.
+    known: HashSet<SessionId>,
+    /// Ended here since the last question to the database began, whose answer may not hold them yet.
+    news: HashSet<SessionId>,
+}
+
+impl Ended {
+    fn contains(&self, session: SessionId) -> bool {
+        self.known.contains(&session) || self.news.contains(&session)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,7 +105,7 @@ impl Tokens {
             })
             .ok_or_else(refused)?
             .claims;
-        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner).contains(&claims.sid);
+        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner).contains(claims.sid);
         if claims.exp <= now.timestamp() || ended {
             return Err(refused());
         }
@@ -99,7 +114,7 @@ impl Tokens {
 
     /// These sessions have ended: this process knows at once.
     pub(crate) fn end(&self, sessions: &[SessionId]) {
-        self.ended.write().unwrap_or_else(PoisonError::into_inner).extend(sessions);
+        self.ended.write().unwrap_or_else(PoisonError::into_inner).news.extend(sessions);
     }
 
     /// Learns which sessions were ended, also by other processes.
@@ -107,9 +122,23 @@ impl Tokens {
     /// # Errors
     /// If the database is away; what is known stays known.
     pub(crate) async fn refresh(&self, db: &Db) -> Result<()> {
-        let ended = Session::ended_lately(&mut *db.conn().await?, db.clock().now()).await?;
-        *self.ended.write().unwrap_or_else(PoisonError::into_inner) = ended.into_iter().collect();
+        let mut conn = db.conn().await?;
+        self.ask();
+        let ended = Session::ended_lately(&mut conn, db.clock().now()).await?;
+        self.learn(ended);
         Ok(())
+    }
+
+    /// A question begins: what ended here before it is in its answer, or known already if that does not come.
+    fn ask(&self) {
+        let mut ended = self.ended.write().unwrap_or_else(PoisonError::into_inner);
+        let news = std::mem::take(&mut ended.news);
+        ended.known.extend(news);
+    }
+
+    /// The answer replaces what was known; what ended here meanwhile stays.
+    fn learn(&self, ended: Vec<SessionId>) {
+        self.ended.write().unwrap_or_else(PoisonError::into_inner).known = ended.into_iter().collect();
     }
 }
 
@@ -190,6 +219,21 @@ mod tests {
         assert!(tokens.read(&token, later - chrono::Duration::seconds(1)).is_ok());
         assert!(tokens.read(&token, later).is_err());
         tokens.end(&[session.id]);
+        assert!(tokens.read(&token, start).is_err());
+    }
+
+    #[test]
+    fn a_logout_is_not_forgotten_by_an_answer_that_was_asked_for_before_it() {
+        let (tokens, session) = (tokens(OLD), session());
+        let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+        let token = tokens.issue(&session, start).unwrap();
+        tokens.ask();
+        tokens.end(&[session.id]);
+        tokens.learn(Vec::new());
+        assert!(tokens.read(&token, start).is_err(), "the answer is older than the logout");
+        tokens.ask();
+        assert!(tokens.read(&token, start).is_err(), "while the next answer is on its way, or does not come");
+        tokens.learn(vec![session.id]);
         assert!(tokens.read(&token, start).is_err());
     }
 

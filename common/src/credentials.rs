@@ -141,9 +141,19 @@ impl Session {
         }
 
         let now = tx.clock().now();
+        let hash = token_hash(token);
+        let refused = Refresh::Refused { code: Code::InvalidRefreshToken, ended: None };
+        let owner: Option<UserId> = refresh_tokens::table
+            .filter(refresh_tokens::token_hash.eq(&hash))
+            .select(refresh_tokens::user_id)
+            .first(tx.conn())
+            .await
+            .optional()?;
+        let Some(owner) = owner else { return Ok(refused) };
+        lock(tx, owner).await?;
         let row: Option<Row> = refresh_tokens::table
             .inner_join(users::table)
-            .filter(refresh_tokens::token_hash.eq(token_hash(token)))
+            .filter(refresh_tokens::token_hash.eq(&hash))
             .select((
                 refresh_tokens::id,
                 refresh_tokens::family_id,
@@ -156,11 +166,9 @@ impl Session {
                 users::is_active,
                 now,
             ))
-            .for_no_key_update()
             .first(tx.conn())
             .await
             .optional()?;
-        let refused = Refresh::Refused { code: Code::InvalidRefreshToken, ended: None };
         let Some(row) = row else { return Ok(refused) };
         if row.revoked_at.is_some() || row.expires_at <= row.now || row.ends <= row.now || !row.is_active {
             return Ok(refused);
@@ -186,6 +194,7 @@ impl Session {
     /// # Errors
     /// If the database is away.
     pub async fn end(tx: &mut Tx, user_id: UserId, session: Option<SessionId>) -> Result<Vec<SessionId>> {
+        lock(tx, user_id).await?;
         let now = tx.clock().now();
         let tokens = refresh_tokens::table
             .filter(refresh_tokens::user_id.eq(user_id))
@@ -222,4 +231,17 @@ impl Session {
             .load(conn)
             .await?)
     }
+}
+
+/// Takes turns with everything else that changes this person's sessions. Locking their tokens would not do: the token
+/// that a refresh is just handing out is not there yet for a logout beside it, and would outlive it.
+async fn lock(tx: &mut Tx, user_id: UserId) -> Result<()> {
+    users::table
+        .find(user_id)
+        .select(users::id)
+        .for_no_key_update()
+        .first::<UserId>(tx.conn())
+        .await
+        .optional()?;
+    Ok(())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::{
     db::{Conn, Db, RunQueryDsl as _, Tx, sql},
+    error::Error,
     jobs::{Job as _, PruneHistory},
     ledger::{self, NewJob},
     metrics,
@@ -223,4 +224,17 @@ async fn every_connection_of_the_application_has_limits() {
         ("statement_timeout", "10000"),
     ];
     assert_eq!(limits, milliseconds);
+}
+
+/// Refusing what somebody asks for is nothing unusual: it costs no connection, and leaves nothing behind.
+#[tokio::test]
+async fn a_refused_change_gives_its_connection_back() {
+    let (_database, db, mut due) = database_at(START).await;
+    let mut tx = db.begin().await.unwrap();
+    PruneHistory {}.enqueue(&mut tx).await.unwrap();
+    let refused: Result<(), Error> = tx.finish(Err(Error::NotFound("task"))).await;
+    assert!(matches!(refused, Err(Error::NotFound("task"))));
+    assert_eq!(db.status(), (0, 1));
+    assert_eq!(kinds_in_ledger(&db).await, 0);
+    assert_eq!(due.try_recv(), Err(TryRecvError::Empty));
 }

@@ -97,6 +97,9 @@ impl Db {
     }
 }
 
+/// After so long without a sign of the peer a connection is given up.
+const DEAD_PEER: Duration = Duration::from_secs(10);
+
 /// How a connection is set up.
 #[derive(Debug, Clone)]
 pub(super) enum Session {
@@ -123,6 +126,8 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(3));
     }
+    // A peer that acknowledges nothing is gone: its connections must not come back from the pool.
+    config.tcp_user_timeout(DEAD_PEER).keepalives_idle(DEAD_PEER);
     if config.get_application_name().is_none() {
         config.application_name("tasktracker");
     }

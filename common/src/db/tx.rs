@@ -5,7 +5,7 @@ use diesel_async::{
 use crate::{
     clock::Clock,
     dispatcher::{DueJob, Outbox},
-    error::Result,
+    error::{Error, Result},
     metrics,
 };
 
@@ -60,6 +60,20 @@ impl Tx {
         self.conn = None;
         self.outbox.send(std::mem::take(&mut self.due));
         Ok(())
+    }
+
+    /// Commits if `outcome` is good; otherwise rolls back, and the connection can be used again. A refusal is nothing
+    /// unusual, and should not cost a connection as a dropped `Tx` does.
+    ///
+    /// # Errors
+    /// That of `outcome`, or of the commit.
+    pub async fn finish<T, E: From<Error>>(mut self, outcome: Result<T, E>) -> Result<T, E> {
+        if outcome.is_ok() {
+            self.commit().await?;
+        } else if Manager::rollback_transaction(self.conn()).await.is_ok() {
+            self.conn = None;
+        }
+        outcome
     }
 }
 

@@ -364,3 +364,55 @@ async fn what_cannot_be_read_is_refused() {
     }
     app.anybody.get("/me").await.assert_problem(401, "unauthenticated");
 }
+
+#[tokio::test]
+async fn a_nul_is_refused_wherever_it_stands() {
+    let app = TestApp::start().await;
+    let ann = app.user("ann").await;
+    for (path, body, place) in [
+        ("/auth/login", json!({"email": "a\0@example.com", "password": "p"}), "/email"),
+        (
+            "/auth/register",
+            json!({"email": "b@example.com", "password": "p", "full_name": "\0"}),
+            "/full_name",
+        ),
+        ("/tasks", json!({"title": "t", "description": "a\0b"}), "/description"),
+        ("/tasks", json!({"title": "t", "tags": ["a", "\0"]}), "/tags/1"),
+        ("/tasks", json!({"title": "t", "a/b~": "\0"}), "/a~1b~0"),
+    ] {
+        let answer = ann.post(path, body).await.assert_problem(422, "validation_failed");
+        let error = &answer.json["errors"][0];
+        assert_eq!((&error["pointer"], &error["code"]), (&json!(place), &json!("control_character")));
+    }
+    // What only looks like one is a text as any other.
+    ann.post("/tasks", json!({"title": "t", "description": "\\u0000"})).await.assert(201);
+    let answer = ann.get("/tasks?tag=%00").await.assert_problem(400, "malformed_parameter");
+    assert_eq!(answer.json["errors"][0]["parameter"], "tag");
+}
+
+#[tokio::test]
+async fn an_idempotency_key_has_visible_characters_only() {
+    let app = TestApp::start().await;
+    let ann = app.user("ann").await;
+    for key in ["", "a b", "a\tb", &"k".repeat(256)] {
+        let headers = [("idempotency-key", key)];
+        let answer = ann.send(Method::POST, "/tasks", &headers, Some(json!({"title": "t"}))).await;
+        let answer = answer.assert_problem(400, "invalid_header");
+        assert_eq!(answer.json["errors"][0]["parameter"], "Idempotency-Key", "{key}");
+    }
+    assert_eq!(ann.get("/tasks").await.json["data"], json!([]));
+}
+
+#[tokio::test]
+async fn pages_outside_the_api_refuse_with_problems_too() {
+    let app = TestApp::start().await;
+    for path in ["/problems", "/problems/not-found", "/docs/", "/openapi.json"] {
+        let url = format!("{}{path}", app.url);
+        app.anybody.send_raw(Method::GET, &url, &[], Vec::new()).await.assert(200);
+        let refused = app.anybody.send_raw(Method::POST, &url, &[], Vec::new()).await;
+        let refused = refused.assert_problem(405, "method_not_allowed");
+        assert!(refused.header("allow").contains("GET"), "{path}");
+    }
+    let url = format!("{}/problems/nonsense", app.url);
+    app.anybody.send_raw(Method::GET, &url, &[], Vec::new()).await.assert_problem(404, "not_found");
+}

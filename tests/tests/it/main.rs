@@ -4,6 +4,8 @@
 mod auth;
 mod bad_input;
 mod documentation;
+mod limits;
 mod lists;
 mod reminders;
+mod sessions;
 mod tasks;
