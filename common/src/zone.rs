@@ -8,7 +8,10 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use chrono::offset::LocalResult;
-use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeZone, Utc};
+use chrono::{
+    DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Offset, SubsecRound as _, TimeDelta,
+    TimeZone, Utc,
+};
 use chrono_tz::{GapInfo, TZ_VARIANTS, Tz};
 use diesel::deserialize::{self, FromSql, FromSqlRow};
 use diesel::expression::AsExpression;
@@ -207,6 +210,12 @@ pub fn to_local(instant: DateTime<Utc>, tz: Tz) -> NaiveDateTime {
 /// The local date in `tz` at `instant`.
 pub fn local_date(instant: DateTime<Utc>, tz: Tz) -> NaiveDate {
     to_local(instant, tz).date()
+}
+
+/// `instant` up to its next whole second: clocks on walls show no fractions, and a reminder is never early.
+pub fn whole_second(instant: DateTime<Utc>) -> DateTime<Utc> {
+    const NEARLY: TimeDelta = TimeDelta::nanoseconds(999_999_999);
+    instant.checked_add_signed(NEARLY).unwrap_or(instant).trunc_subsecs(0)
 }
 
 /// A wall time and zone that [`resolve`] to exactly `instant`: in `tz`, or in UTC for the second occurrence of a wall

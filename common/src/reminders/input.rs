@@ -1,6 +1,6 @@
 use std::str::FromStr;
 
-use chrono::{DateTime, Datelike as _, NaiveDateTime, SubsecRound as _, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDateTime, Utc};
 use chrono_tz::Tz;
 use garde::Validate;
 use serde::{Deserialize, Deserializer};
@@ -55,7 +55,7 @@ impl FromStr for At {
         const FORM: &str =
             "Write an instant such as 2026-12-01T15:00:00Z, or a local time such as 2026-12-01T15:00.";
         let at = match DateTime::parse_from_rfc3339(text) {
-            Ok(instant) => Self::Instant(instant.to_utc().trunc_subsecs(0)),
+            Ok(instant) => Self::Instant(zone::whole_second(instant.to_utc())),
             Err(_) => ["%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M"]
                 .iter()
                 .find_map(|form| NaiveDateTime::parse_from_str(text, form).ok())
@@ -178,6 +178,11 @@ mod tests {
         assert_eq!(read(r#"{"kind":"relative","offset_minutes":-30}"#).unwrap().offset_minutes, Some(-30));
         let at = |text: &str| read(&format!(r#"{{"kind":"absolute","at":"{text}"}}"#)).unwrap().at.unwrap();
         assert_eq!(at("2026-12-01T16:00:00+01:00"), At::Instant("2026-12-01T15:00:00Z".parse().unwrap()));
+        assert_eq!(
+            at("2026-12-01T15:00:00.001Z"),
+            At::Instant("2026-12-01T15:00:01Z".parse().unwrap()),
+            "never early"
+        );
         assert_eq!(at("2026-12-01T15:00"), At::Local("2026-12-01T15:00:00".parse().unwrap()));
     }
 

@@ -2,9 +2,7 @@
 
 use std::str::FromStr;
 
-use chrono::{
-    DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound as _, Timelike as _, Utc,
-};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, Timelike as _, Utc};
 use chrono_tz::Tz;
 use diesel::{AsChangeset, Insertable, Queryable, Selectable};
 use serde::{
@@ -210,7 +208,7 @@ impl FromStr for DueInput {
         let Some((day, clock)) = text.split_once(['T', ' ']) else { return Ok(Self::Date(date(text)?)) };
         let day = date(day)?;
         if let Ok(instant) = DateTime::parse_from_rfc3339(&with_seconds(text)) {
-            return Ok(Self::Instant(instant.to_utc().trunc_subsecs(0)));
+            return Ok(Self::Instant(zone::whole_second(instant.to_utc())));
         }
         Ok(Self::Wall(day.and_time(time(clock)?), None))
     }

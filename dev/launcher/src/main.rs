@@ -96,6 +96,10 @@ fn test(options: &Test, workspace: &Workspace, signals: &Signals) -> Result<()> 
     private::run_with_servers("test", Durability::None, false, workspace, signals, || {
         let mut command = workspace.cargo();
         command.arg("test");
+        // Most of the long tests wait for something: more of them at once than there are cores is quicker.
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            command.env("RUST_TEST_THREADS", "4");
+        }
         if options.packages.is_empty() {
             command.arg("--workspace");
         }

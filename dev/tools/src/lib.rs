@@ -1,6 +1,6 @@
 //! What development and tests need and production does not.
 //!
-//! - [`bench`]: measures the job system beside the limits of its servers.
+//! - [`mod@bench`]: measures the job system beside the limits of its servers.
 //! - [`mail_sink`]: an SMTP server that keeps every mail and shows it, as a program and in process.
 //! - [`seed`]: a demo user with believable tasks.
 //! - [`smoke`]: runs the README's session for real and checks what it says.

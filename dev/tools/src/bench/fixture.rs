@@ -26,8 +26,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Jobs in a batch, wherever it is us who choose.
 pub(super) const BATCH: usize = 200;
-/// Connections that enqueue at the same time.
-const PRODUCERS: usize = 4;
+/// Connections that commit at the same time, as those of a busy API: PostgreSQL syncs several commits at once.
+pub(super) const PRODUCERS: usize = 16;
 /// Jobs that the worker runs at once.
 const CONCURRENCY: usize = 100;
 /// Nothing that is measured takes so long, unless something is broken.
@@ -55,7 +55,7 @@ impl Fixture {
         let database = TestDatabase::create().await;
         let redis = Redis::new(&redis_url, &prefix)?;
         let queue = Queue::new(&redis, PROBE);
-        let options = PoolOptions { size: 16, ..PoolOptions::default() };
+        let options = PoolOptions { size: PRODUCERS + 4, ..PoolOptions::default() };
         let (outbox, due) = Outbox::new();
         let db = Db::new(&database.app_url, options, Clock::Database, outbox)?;
         let stop = CancellationToken::new();

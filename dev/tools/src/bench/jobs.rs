@@ -15,15 +15,13 @@ use common::{
 use futures::future::try_join_all;
 
 use super::{
-    fixture::{BATCH, Fixture},
+    fixture::{BATCH, Fixture, PRODUCERS},
     raw,
     table::{Samples, Table, percentile, rate},
 };
 
 /// Loops that work on the queue at once.
 const LOOPS: usize = 4;
-/// Connections that insert single rows.
-const CONNECTIONS: usize = 4;
 /// The second load of P9.
 const PER_SECOND: u32 = 500;
 
@@ -63,7 +61,7 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         say("this is a debug build: the figures say nothing about speed");
     }
-    let jobs = args.jobs as usize;
+    let jobs = args.jobs as usize / PRODUCERS * PRODUCERS;
     let folder = std::env::temp_dir().join(format!("tasktracker-bench-{}", std::process::id()));
     std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut measured = Measured::default();
@@ -106,8 +104,9 @@ impl Measured {
         say(&format!("{round}: P7, drained: {}", rate(drain)));
         self.drain.push(drain);
 
-        let few = jobs / 4;
-        let limit = raw::single_inserts(&fixture.owner, few, CONNECTIONS).await?;
+        // A multiple of the connections.
+        let few = jobs / 4 / PRODUCERS * PRODUCERS;
+        let limit = raw::single_inserts(&fixture.owner, few, PRODUCERS).await?;
         say(&format!("{round}: raw inserts, a row a commit: {}", rate(limit)));
         self.beside_limit.push(limit);
         let beside = producers_beside(few).await?;
