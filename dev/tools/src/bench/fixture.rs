@@ -11,6 +11,7 @@ use common::{
     clock::Clock,
     db::{Db, PoolOptions, RunQueryDsl as _, sql},
     dispatcher::{self, Outbox},
+    health::Health,
     jobs::{Act, Job as _, PROBE, Probe},
     queue::Queue,
     redis::Redis,
@@ -21,6 +22,7 @@ use diesel::{
     sql_types::{BigInt, Nullable, Timestamptz},
 };
 use futures::future::try_join_all;
+use scheduler::{relay::Relay, rounds::repeat};
 use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -60,6 +62,9 @@ impl Fixture {
         let db = Db::new(&database.app_url, options, Clock::Database, outbox)?;
         let stop = CancellationToken::new();
         tokio::spawn(dispatcher::run(db.clone(), redis.clone(), due, stop.clone()));
+        // As in an installation: what the dispatcher could not push, the relay does.
+        let relay = Relay::new(db.clone(), redis.clone());
+        tokio::spawn(repeat(relay, Health::default(), stop.clone()));
         let owner = Db::new(&database.owner_url, options, Clock::Database, Outbox::default())?;
         let settings = vec![
             ("DATABASE_URL", database.app_url),
