@@ -1,8 +1,8 @@
 //! Whether a process can do its work, and the internal port that says so: `/metrics`, `/livez`, `/readyz`, and
 //! nothing else.
 //!
-//! A *pulse* is a loop of ours that has to keep turning: if it stops for 15 seconds the process is not ready, after
-//! 60 the watchdog ends it, because only a restart can help (design §4.8). A *dependency* is something outside: while
+//! A *pulse* is a loop of ours that has to keep turning: if it stops, the process is not ready within 15 seconds, and
+//! within 60 the watchdog ends it, because only a restart can help (design §4.8). A *dependency* is something outside: while
 //! it is away the process is not ready, but lives on (design §4.9).
 
 use std::{
@@ -19,10 +19,11 @@ use axum::{Router, extract::RawQuery, http::StatusCode, response::IntoResponse a
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
-/// A pulse that is older makes the process not ready.
-pub const NOT_READY_AFTER: Duration = Duration::from_secs(15);
-/// A pulse that is older ends the process.
-pub const ABORT_AFTER: Duration = Duration::from_secs(60);
+/// A pulse that is older makes the process not ready: a second before the 15 that are promised.
+pub const NOT_READY_AFTER: Duration = Duration::from_secs(14);
+/// A pulse that is older ends the process: early enough to be gone within the 60 seconds that are promised, however
+/// the seconds of the watchdog fall.
+pub const ABORT_AFTER: Duration = Duration::from_secs(55);
 
 /// The health of one process. Cheap to clone.
 #[derive(Clone)]

@@ -32,14 +32,14 @@ async fn ends(what: &str, jobs: usize, act: Act) {
     let since = Instant::now();
     let worker = &mut cluster.workers[0];
     // A probe of Kubernetes, too, takes no answer within a second for a no.
-    until("the worker is not ready", secs(16), async || match worker.ready().await {
+    until("the worker is not ready", secs(15), async || match worker.ready().await {
         Ok(()) => Err("it is".to_owned()),
         Err(_) => Ok(()),
     })
     .await;
     let not_ready = since.elapsed();
     let job = cluster.enqueue(&effects, Act::Nothing).await;
-    let status = cluster.workers[0].wait_exit(secs(62)).await;
+    let status = cluster.workers[0].wait_exit(secs(60)).await;
     let ended = since.elapsed();
     say!(
         "R43: {what}: not ready after {:.1} s, ended after {:.1} s",
@@ -47,7 +47,7 @@ async fn ends(what: &str, jobs: usize, act: Act) {
         ended.as_secs_f64()
     );
     assert!(!status.success(), "{status}");
-    assert!(ended < secs(62), "{ended:?}");
+    assert!(ended < secs(60), "{ended:?}");
     assert!(effects.of(job).is_empty(), "it was not stuck at all");
 
     cluster.add_worker().await;

@@ -36,3 +36,15 @@ fn a_renamed_metric_is_noticed() {
     assert_eq!(unknown, ["tasktracker_jobs_done_total"]);
     assert!(!is_recorded("tasktracker_jobs_total_bucket"), "a counter has no buckets");
 }
+
+/// Prometheus itself judges, where it is installed; no registry of packages carries it for everybody.
+#[test]
+fn prometheus_takes_its_configuration() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../monitoring/prometheus/prometheus.yml");
+    match std::process::Command::new("promtool").args(["check", "config", file]).output() {
+        Ok(output) => {
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        Err(error) => println!("promtool is not on this machine ({error}): the configuration is not checked"),
+    }
+}
