@@ -7,23 +7,31 @@ const NAMES: &[&str] = &[
     "ADMIN_ALLOW_CIDRS",
     "ARCHIVE_DONE_AFTER_DAYS",
     "BIND",
+    "CONCURRENCY",
     "CORS_ORIGINS",
+    "DATABASE_POOL_SIZE",
+    "DATABASE_STATEMENT_TIMEOUT",
     "DATABASE_URL",
     "DEFAULT_TIME_ZONE",
     "INITIAL_ADMIN_EMAIL",
     "INTERNAL_BIND",
     "JOB_RETENTION",
+    "LOG",
+    "LOG_FORMAT",
     "MAIL_FROM",
     "MAIL_PER_USER_PER_DAY",
     "MIGRATE_DATABASE_URL",
     "PUBLIC_URL",
     "PURGE_ARCHIVED_AFTER_DAYS",
+    "QUEUES",
     "RATE_LIMIT_PER_MINUTE",
     "REDIS_PREFIX",
     "REDIS_URL",
     "REGISTRATION",
     "REQUIRE_EMAIL_VERIFICATION",
     "SECRET_KEYS",
+    "SHUTDOWN_DELAY",
+    "SHUTDOWN_GRACE",
     "SMTP_URL",
     "TRUSTED_PROXIES",
     "WEBHOOK_ALLOW_CIDRS",
@@ -69,6 +77,17 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_setting_is_known() {
+        let example = include_str!("../../../.env.example");
+        let names = example.lines().filter_map(|line| line.trim_start_matches(['#', ' ']).split_once('='));
+        let unknown: Vec<&str> = names
+            .map(|(name, _)| name)
+            .filter(|name| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') && !NAMES.contains(name))
+            .collect();
+        assert!(unknown.is_empty(), "a hermetic run would not clear {unknown:?}");
+    }
 
     #[test]
     fn a_hermetic_program_sees_only_our_settings() {
