@@ -73,6 +73,24 @@ impl FromRequestParts<AppState> for Auth {
     }
 }
 
+/// An administrator calls. Their role and whether the account is still active are read from the database at every
+/// request: a token says who somebody was up to 15 minutes ago.
+#[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "the operator's routes follow")]
+pub(crate) struct Admin(pub(crate) Viewer);
+
+impl FromRequestParts<AppState> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self> {
+        let auth = Auth::from_request_parts(parts, app).await?;
+        if !User::is_admin(&mut *app.db.conn().await?, auth.viewer).await? {
+            return Err(Error::Forbidden(Code::Forbidden).into());
+        }
+        Ok(Self(auth.viewer))
+    }
+}
+
 /// Where a request came from. Behind proxies that are trusted it is the last address that none of them has, as far as
 /// what they wrote can be read: what stands before a hop that cannot be read may be the client's own invention. Only
 /// `X-Forwarded-For` is read, as a proxy that writes one header passes the client's `Forwarded` (RFC 7239) on.

@@ -102,6 +102,26 @@ id!(
     /// A job in the ledger.
     JobId
 );
+id!(
+    /// A daily summary of one person and day.
+    DigestRunId
+);
+id!(
+    /// A link that is mailed to a person and good once.
+    OneTimeTokenId
+);
+id!(
+    /// A webhook endpoint.
+    EndpointId
+);
+id!(
+    /// An event: what happened, and the `webhook-id` that receivers see.
+    EventId
+);
+id!(
+    /// A webhook delivery: one event for one endpoint.
+    DeliveryId
+);
 
 /// The lowest version-7 UUID of an instant: rows that were made earlier have lower ids, so that old ones are found
 /// by the primary key.

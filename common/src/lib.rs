@@ -21,6 +21,7 @@ pub mod zone;
 // Nouns: the row, its rules, its queries.
 pub mod credentials;
 pub mod reminders;
+pub mod suppressions;
 pub mod tags;
 pub mod tasks;
 pub mod users;

@@ -13,12 +13,18 @@ pub mod sql_types {
 
     sql_types! {
         Channel = "channel",
+        DeliveryState = "delivery_state",
+        DigestState = "digest_state",
         DueKind = "due_kind",
+        EndpointState = "endpoint_state",
         FireState = "fire_state",
         JobState = "job_state",
+        MailKind = "mail_kind",
         ReminderKind = "reminder_kind",
+        SuppressionReason = "suppression_reason",
         TaskPriority = "task_priority",
         TaskStatus = "task_status",
+        TokenPurpose = "token_purpose",
         UserRole = "user_role",
     }
 }
@@ -50,6 +56,7 @@ diesel::table! {
         errors -> Jsonb,
         request_id -> Nullable<Text>,
         traceparent -> Nullable<Text>,
+        result -> Nullable<Jsonb>,
     }
 }
 
@@ -228,6 +235,173 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    user_notification_prefs (user_id) {
+        user_id -> Uuid,
+        reminders_email -> Bool,
+        digest_enabled -> Bool,
+        digest_time -> Time,
+        digest_days -> SmallInt,
+        digest_lookahead_days -> SmallInt,
+        digest_include_nodate -> Bool,
+        digest_skip_empty -> Bool,
+        paused_until -> Nullable<Timestamptz>,
+        next_digest_at -> Nullable<Timestamptz>,
+        version -> Integer,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::DigestState;
+
+    digest_runs (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        local_date -> Date,
+        requested -> Bool,
+        scheduled_at -> Timestamptz,
+        state -> DigestState,
+        reason -> Nullable<Text>,
+        item_count -> Nullable<Integer>,
+        job_id -> Nullable<Uuid>,
+        message_id -> Nullable<Text>,
+        smtp_reply -> Nullable<Text>,
+        sent_at -> Nullable<Timestamptz>,
+        late_by_s -> Nullable<Integer>,
+        request_id -> Nullable<Text>,
+        traceparent -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::{MailKind, SuppressionReason};
+
+    mail_suppressions (id) {
+        id -> Uuid,
+        user_id -> Nullable<Uuid>,
+        address_hash -> Bytea,
+        kind -> Nullable<MailKind>,
+        reason -> SuppressionReason,
+        detail -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    mail_bounces (address_hash) {
+        address_hash -> Bytea,
+        bounces -> Integer,
+        last_reply -> Nullable<Text>,
+        last_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    mail_counts (user_id, day) {
+        user_id -> Uuid,
+        day -> Date,
+        sent -> Integer,
+    }
+}
+
+diesel::table! {
+    mail_actions (token_id) {
+        token_id -> Uuid,
+        user_id -> Uuid,
+        task_id -> Uuid,
+        action -> Text,
+        used_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::EndpointState;
+
+    webhook_endpoints (id) {
+        id -> Uuid,
+        owner_id -> Uuid,
+        project_id -> Nullable<Uuid>,
+        url -> Text,
+        description -> Nullable<Text>,
+        events -> Array<Text>,
+        secret_enc -> Bytea,
+        previous_secret_enc -> Nullable<Bytea>,
+        previous_secret_until -> Nullable<Timestamptz>,
+        state -> EndpointState,
+        failure_streak -> Integer,
+        first_failure_at -> Nullable<Timestamptz>,
+        last_success_at -> Nullable<Timestamptz>,
+        retry_at -> Nullable<Timestamptz>,
+        version -> Integer,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    events (id) {
+        id -> Uuid,
+        seq -> BigInt,
+        event_type -> Text,
+        actor_id -> Nullable<Uuid>,
+        owner_id -> Nullable<Uuid>,
+        assignee_id -> Nullable<Uuid>,
+        project_id -> Nullable<Uuid>,
+        task_id -> Nullable<Uuid>,
+        data -> Jsonb,
+        changes -> Nullable<Jsonb>,
+        request_id -> Nullable<Text>,
+        traceparent -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::DeliveryState;
+
+    webhook_deliveries (id) {
+        id -> Uuid,
+        endpoint_id -> Uuid,
+        event_id -> Uuid,
+        event_type -> Text,
+        task_id -> Nullable<Uuid>,
+        state -> DeliveryState,
+        attempts -> Integer,
+        job_id -> Nullable<Uuid>,
+        redelivery_of -> Nullable<Uuid>,
+        response_status -> Nullable<SmallInt>,
+        response_ms -> Nullable<Integer>,
+        response_body -> Nullable<Text>,
+        error -> Nullable<Text>,
+        last_attempt_at -> Nullable<Timestamptz>,
+        finished_at -> Nullable<Timestamptz>,
+        request_id -> Nullable<Text>,
+        traceparent -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::TokenPurpose;
+
+    one_time_tokens (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        purpose -> TokenPurpose,
+        email -> Citext,
+        expires_at -> Timestamptz,
+        used_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(refresh_tokens -> users (user_id));
 diesel::joinable!(reminder_fires -> reminders (reminder_id));
 diesel::joinable!(reminder_fires -> tasks (task_id));
@@ -236,10 +410,22 @@ diesel::joinable!(reminders -> tasks (task_id));
 diesel::joinable!(task_tags -> tags (tag_id));
 diesel::joinable!(task_tags -> tasks (task_id));
 diesel::joinable!(tasks -> projects (project_id));
+diesel::joinable!(user_notification_prefs -> users (user_id));
+diesel::joinable!(digest_runs -> users (user_id));
+diesel::joinable!(one_time_tokens -> users (user_id));
+diesel::joinable!(webhook_deliveries -> webhook_endpoints (endpoint_id));
+diesel::joinable!(webhook_endpoints -> users (owner_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
+    digest_runs,
+    events,
     idempotency_keys,
     jobs,
+    mail_actions,
+    mail_bounces,
+    mail_counts,
+    mail_suppressions,
+    one_time_tokens,
     projects,
     queues,
     refresh_tokens,
@@ -248,5 +434,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     tags,
     task_tags,
     tasks,
+    user_notification_prefs,
     users,
+    webhook_deliveries,
+    webhook_endpoints,
 );

@@ -20,6 +20,14 @@ pub enum Purpose {
     Cursor,
     /// Addresses of clients, which are stored only as a keyed hash.
     IpHash,
+    /// Links in mails that complete or snooze a task.
+    MailAction,
+    /// Links in mails that stop a kind of mail.
+    Unsubscribe,
+    /// Links that are mailed once: verification, password reset.
+    OneTime,
+    /// Secrets that have to be read again, sealed before they are stored.
+    AtRest,
 }
 
 impl Purpose {
@@ -28,6 +36,10 @@ impl Purpose {
             Self::Jwt => b"jwt",
             Self::Cursor => b"cursor",
             Self::IpHash => b"ip-hash",
+            Self::MailAction => b"mail-action",
+            Self::Unsubscribe => b"unsubscribe",
+            Self::OneTime => b"one-time",
+            Self::AtRest => b"at-rest",
         }
     }
 }

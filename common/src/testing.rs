@@ -112,3 +112,8 @@ pub async fn database_at(instant: &str) -> (TestDatabase, Db, mpsc::Receiver<Due
     let (db, due) = database.open(Clock::fixed(at(instant)));
     (database, db, due)
 }
+
+/// Keys that guard nothing.
+pub fn secret_keys() -> crate::secrets::SecretKeys {
+    "test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().expect("a constant that is well formed")
+}

@@ -156,6 +156,22 @@ impl User {
         Self::find(tx.conn(), Viewer { user_id: id }).await
     }
 
+    /// Whether the viewer is an administrator now, and may still log in.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn is_admin(conn: &mut AsyncPgConnection, viewer: Viewer) -> Result<bool> {
+        let found = users::table
+            .find(viewer.user_id)
+            .filter(users::role.eq(UserRole::Admin))
+            .filter(users::is_active)
+            .select(users::id)
+            .first::<UserId>(conn)
+            .await
+            .optional()?;
+        Ok(found.is_some())
+    }
+
     /// The viewer themselves.
     ///
     /// # Errors

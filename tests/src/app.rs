@@ -90,7 +90,13 @@ impl TestApp {
         let server = format!("smtp://{}?tls=none", sink.smtp_addr()).parse().expect("an SMTP URL");
         let smtp = Some(worker::smtp::Smtp::new(server, from));
         let settings = worker::Settings::default();
-        let context = worker::Context { db: db.clone(), redis: redis.clone(), smtp, settings };
+        let context = worker::Context {
+            db: db.clone(),
+            redis: redis.clone(),
+            secrets: common::testing::secret_keys(),
+            smtp,
+            settings,
+        };
         let anybody = Client { url: url.clone(), http: reqwest::Client::new(), token: Token::default() };
         let (due, read, people) = (Mutex::new(due), AtomicUsize::new(0), Mutex::default());
         Self { db, redis, context, sink, url, anybody, due, read, people }

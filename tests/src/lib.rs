@@ -1,4 +1,3 @@
 //! What the end-to-end tests share. Only harnesses belong here; what is tested stands in `tests/`.
 
 pub mod app;
-pub mod cluster;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use common::{
-    config::{Database, Installation, InternalBind, PublicAddress, RedisServer, Telemetry},
+    config::{Database, Installation, InternalBind, PublicAddress, RedisServer, Secrets, Telemetry},
     db::Db,
     error::Result,
     jobs, ledger,
@@ -29,6 +29,9 @@ pub struct Config {
     /// Redis.
     #[command(flatten)]
     pub redis: RedisServer,
+    /// Keys.
+    #[command(flatten)]
+    pub secrets: Secrets,
     /// Whose clock stands in for an unknown one.
     #[command(flatten)]
     pub installation: Installation,

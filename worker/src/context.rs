@@ -1,6 +1,6 @@
 //! What every job is given. Only what several kinds need belongs here; what one of them needs, it makes.
 
-use common::{db::Db, redis::Redis};
+use common::{db::Db, redis::Redis, secrets::SecretKeys};
 
 use crate::{config::Config, smtp::Smtp};
 
@@ -11,6 +11,8 @@ pub struct Context {
     pub db: Db,
     /// Redis, for the queue.
     pub redis: Redis,
+    /// The keys of links in mails and of what is sealed at rest.
+    pub secrets: SecretKeys,
     /// The mail server, if there is one.
     pub smtp: Option<Smtp>,
     /// What the operator decided.
@@ -39,6 +41,7 @@ impl Context {
         Ok(Self {
             db,
             redis,
+            secrets: config.secrets.secret_keys.clone(),
             smtp: config.smtp.open()?,
             settings: Settings {
                 public_url: config.public.public_url.clone(),

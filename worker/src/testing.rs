@@ -62,7 +62,13 @@ impl Bench {
         let smtp = smtp(&format!("smtp://{}", sink.smtp_addr()), crate::smtp::LIMIT);
         // No test here needs Redis.
         let redis = Redis::new("redis://127.0.0.1:9", "test").unwrap();
-        let context = Context { db, redis, smtp: Some(smtp), settings: Settings::default() };
+        let context = Context {
+            db,
+            redis,
+            secrets: common::testing::secret_keys(),
+            smtp: Some(smtp),
+            settings: Settings::default(),
+        };
         Self { context, clock, sink, _database: database }
     }
 

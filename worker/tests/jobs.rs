@@ -71,7 +71,13 @@ impl Bench {
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).unwrap();
         let queue = Queue::new(&redis, PROBE);
         Self {
-            context: worker::Context { db, redis, smtp: None, settings: worker::Settings::default() },
+            context: worker::Context {
+                db,
+                redis,
+                secrets: common::testing::secret_keys(),
+                smtp: None,
+                settings: worker::Settings::default(),
+            },
             clock,
             due,
             queue,

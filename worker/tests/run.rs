@@ -49,7 +49,13 @@ impl Process {
         let prefix = format!("test:{}", uuid::Uuid::now_v7().simple());
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).unwrap();
         let queue = Queue::new(&redis, PROBE);
-        let context = Context { db, redis, smtp: None, settings: worker::Settings::default() };
+        let context = Context {
+            db,
+            redis,
+            secrets: common::testing::secret_keys(),
+            smtp: None,
+            settings: worker::Settings::default(),
+        };
         let stop = CancellationToken::new();
         let options = Options { queues: vec![(PROBE.to_owned(), concurrency)], grace };
         let running = tokio::spawn(worker::run(context.clone(), options, Health::default(), stop.clone()));

@@ -1,7 +1,7 @@
 use std::time::Instant;
 
+use chaos::cluster::{Cluster, Shape, secs, until};
 use common::jobs::Act;
-use tests::cluster::{Cluster, Shape, secs, until};
 
 use crate::figures::say;
 

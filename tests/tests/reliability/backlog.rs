@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
+use chaos::cluster::{Cluster, Shape, secs, until};
 use chrono::TimeDelta;
 use common::{clock::Clock, jobs::PROBE};
-use tests::cluster::{Cluster, Shape, secs, until};
 
 use crate::figures::say;
 

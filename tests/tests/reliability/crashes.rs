@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
+use chaos::cluster::{Cluster, Effects, Shape, secs, until};
 use chrono::DateTime;
 use common::{clock::Clock, jobs::Act, ledger::JobState};
-use tests::cluster::{Cluster, Effects, Shape, secs, until};
 
 use crate::figures::{lateness, say};
 

@@ -1,6 +1,6 @@
+use chaos::cluster::{Cluster, Shape, secs, until};
 use common::{db::RunQueryDsl as _, jobs::Act};
 use reqwest::{Method, StatusCode};
-use tests::cluster::{Cluster, Shape, secs, until};
 
 /// PostgreSQL throws everybody out and refuses connections for a while. No process ends, the API says 503, and everything
 /// goes on by itself.

@@ -1,7 +1,7 @@
+use chaos::cluster::{Cluster, Shape, secs, until};
 use chrono::TimeDelta;
 use common::clock::Clock;
 use serde_json::json;
-use tests::cluster::{Cluster, Shape, secs, until};
 
 /// The SMTP server is away when a reminder is due. No process ends, and the mail is sent once it is back.
 #[tokio::test]

@@ -1,10 +1,10 @@
+use chaos::cluster::{Cluster, Program, Shape, secs, until};
 use chrono::TimeDelta;
 use common::{
     clock::Clock,
     metrics::{Kind, METRICS},
 };
 use serde_json::json;
-use tests::cluster::{Cluster, Program, Shape, secs, until};
 
 /// Prometheus can scrape all three processes: the text is in its format, every name is one of the list or of the process,
 /// each with its type and help, and histograms have buckets.

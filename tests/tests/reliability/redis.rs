@@ -1,10 +1,10 @@
 use std::time::{Duration, Instant};
 
+use chaos::cluster::{Cluster, Person, Shape, secs, until};
 use chrono::TimeDelta;
 use common::{clock::Clock, jobs::Act};
 use reqwest::Method;
 use serde_json::json;
-use tests::cluster::{Cluster, Person, Shape, secs, until};
 
 use crate::figures::{Figures, say};
 

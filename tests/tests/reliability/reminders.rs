@@ -1,10 +1,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use chaos::cluster::{Cluster, Shape, secs};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use common::clock::Clock;
 use futures::future::join_all;
 use serde_json::json;
-use tests::cluster::{Cluster, Shape, secs};
 use tools::mail_sink::Message;
 
 use crate::figures::{Figures, lateness, say};

@@ -3,8 +3,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chaos::cluster::{Cluster, Shape, secs, until};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use tests::cluster::{Cluster, Shape, secs, until};
 
 use crate::figures::say;
 
@@ -32,7 +32,7 @@ async fn ticks_with(schedulers: usize) {
         ..Shape::default()
     })
     .await;
-    let ticks = tests::cluster::Effects::at(&file);
+    let ticks = chaos::cluster::Effects::at(&file);
     until(
         "the clock ticks",
         secs(10),

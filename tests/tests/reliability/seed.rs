@@ -1,6 +1,6 @@
+use chaos::cluster::{Cluster, Shape};
 use common::{db::RunQueryDsl as _, schema::tasks};
 use diesel::QueryDsl as _;
-use tests::cluster::{Cluster, Shape};
 use tools::seed::{Args, run};
 
 /// `cargo dev seed` fills a running system, and changes nothing when it is run again.

@@ -1,0 +1,4 @@
+//! The real binaries together, what may go wrong around them, and the books that show what came of it. Used by the
+//! reliability tests, one fault each, and by `cargo dev chaos`, all of them at random.
+
+pub mod cluster;

@@ -1,0 +1,2 @@
+DROP TABLE webhook_deliveries, events, webhook_endpoints;
+DROP TYPE delivery_state, endpoint_state;
