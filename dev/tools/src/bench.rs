@@ -3,6 +3,7 @@
 //! compared. Nothing here fails by being slow; it prints a table.
 //!
 //! - `jobs`: what is measured, and against which goal.
+//! - `reminders`: how late a thousand reminders of the same instant are.
 //! - `fixture`: a database, a part of Redis, the real worker.
 //! - `raw`: the limits, without any code of ours.
 //! - `table`: medians and how they are shown.
@@ -10,6 +11,7 @@
 mod fixture;
 mod jobs;
 mod raw;
+mod reminders;
 mod table;
 
 /// Arguments of `tasktracker-dev bench`.

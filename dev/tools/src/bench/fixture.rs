@@ -12,7 +12,7 @@ use common::{
     db::{Db, PoolOptions, RunQueryDsl as _, sql},
     dispatcher::{self, Outbox},
     health::Health,
-    jobs::{Act, Job as _, PROBE, Probe},
+    jobs::{Act, Job as _, MAIL, PROBE, Probe},
     queue::Queue,
     redis::Redis,
     testing::TestDatabase,
@@ -71,6 +71,8 @@ impl Fixture {
             ("REDIS_URL", redis_url),
             ("REDIS_PREFIX", prefix),
             ("PUBLIC_URL", "http://127.0.0.1:8000".to_owned()),
+            // 32 zero bytes: it guards nothing.
+            ("SECRET_KEYS", "bench:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".to_owned()),
             ("LOG", "error".to_owned()),
         ];
         Ok(Self { db, owner, redis, queue, settings, _dispatching: stop.drop_guard() })
@@ -168,21 +170,45 @@ impl Fixture {
         Ok(row.now)
     }
 
-    /// Starts the worker.
-    pub(super) fn worker(&self) -> anyhow::Result<Worker> {
+    /// Starts a worker for the queue of probes.
+    pub(super) fn worker(&self) -> anyhow::Result<Program> {
+        let concurrency = format!("{PROBE}={CONCURRENCY}");
+        self.start("tasktracker-worker", &["--queues", PROBE, "--concurrency", &concurrency], &[])
+    }
+
+    /// Starts a worker that sends mail to this server, as an installation has it.
+    pub(super) fn mailer(&self, smtp: SocketAddr) -> anyhow::Result<Program> {
+        let settings = [
+            ("SMTP_URL", format!("smtp://{smtp}")),
+            ("MAIL_FROM", "TaskTracker <tasktracker@localhost>".to_owned()),
+        ];
+        self.start("tasktracker-worker", &["--queues", MAIL], &settings)
+    }
+
+    /// Starts a scheduler.
+    pub(super) fn scheduler(&self) -> anyhow::Result<Program> {
+        self.start("tasktracker-scheduler", &[], &[])
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        settings: &[(&'static str, String)],
+    ) -> anyhow::Result<Program> {
         let folder = std::env::var_os("TASKTRACKER_BIN_DIR")
             .context("TASKTRACKER_BIN_DIR is not set: run `cargo dev bench jobs`")?;
         let internal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let program = PathBuf::from(folder).join("tasktracker-worker");
+        let program = PathBuf::from(folder).join(name);
         let child = Command::new(&program)
-            .args(["--queues", PROBE, "--concurrency", &format!("{PROBE}={CONCURRENCY}")])
-            .envs(self.settings.iter().map(|(name, value)| (*name, value)))
+            .args(arguments)
+            .envs(self.settings.iter().chain(settings).map(|(name, value)| (*name, value)))
             .env("INTERNAL_BIND", internal.to_string())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        Ok(Worker { child, internal })
+        Ok(Program { child, internal })
     }
 }
 
@@ -191,24 +217,24 @@ pub(super) fn nothing(lane: &str) -> Probe {
     Probe { lane: lane.to_owned(), log: None, act: Act::Nothing }
 }
 
-/// The real worker. It is killed on drop.
-pub(super) struct Worker {
+/// One of the real programs. It is killed on drop.
+pub(super) struct Program {
     child: Child,
     internal: SocketAddr,
 }
 
-impl Worker {
+impl Program {
     /// Waits until it is ready.
     pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             match reqwest::get(format!("http://{}/readyz", self.internal)).await {
                 Ok(response) if response.status().is_success() => return Ok(()),
-                _ if Instant::now() > deadline => bail!("the worker does not become ready"),
+                _ if Instant::now() > deadline => bail!("a program does not become ready"),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("the worker has ended: {status}");
+                bail!("a program has ended: {status}");
             }
         }
     }

@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 
 use super::{
     fixture::{BATCH, Fixture, PRODUCERS},
-    raw,
+    raw, reminders,
     table::{Samples, Table, percentile, rate},
 };
 
@@ -47,6 +47,7 @@ struct Measured {
     queue_limit: Samples,
     idle: Latency,
     busy: Latency,
+    reminders: Latency,
     worker_cpu: Samples,
     redis_cpu: Samples,
 }
@@ -124,6 +125,12 @@ impl Measured {
             latency.p50.push(p50);
             latency.p99.push(p99);
         }
+
+        let millis = reminders::lateness().await?;
+        let (p50, p99) = (percentile(&millis, 50), percentile(&millis, 99));
+        say(&format!("{round}: P10, reminders late by: p50 {p50:.0} ms, p99 {p99:.0} ms"));
+        self.reminders.p50.push(p50);
+        self.reminders.p99.push(p99);
         Ok(())
     }
 
@@ -189,6 +196,13 @@ impl Measured {
             ],
             latency("idle", &self.idle),
             latency("at 500 jobs/s", &self.busy),
+            [
+                format!("P10 reminders of {} people in one instant, late by p50 / p99", reminders::PEOPLE),
+                format!("{:.0} / {:.0} ms", self.reminders.p50.median(), self.reminders.p99.median()),
+                "p99 2,000 ms".into(),
+                "p99 500 ms".into(),
+                String::new(),
+            ],
             ["CPU seconds per 1,000 jobs drained".into(), cpu, String::new(), String::new(), String::new()],
         ])
     }
