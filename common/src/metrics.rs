@@ -49,6 +49,16 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("tasktracker_scheduler_ticks_total", Counter, "Cron slots by schedule and result"),
     (
+        "tasktracker_scheduler_last_slot_timestamp_seconds",
+        Gauge,
+        "The last cron slot that was dealt with, by schedule",
+    ),
+    (
+        "tasktracker_scheduler_last_round_timestamp_seconds",
+        Gauge,
+        "When a loop of the scheduler last completed a round without an error",
+    ),
+    (
         "tasktracker_reminder_lateness_seconds",
         Histogram(SLOW),
         "Time from a fire's instant to its mail's acceptance",
@@ -72,6 +82,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Transactions dropped without a commit; their connection was closed",
     ),
     ("tasktracker_redis_up", Gauge, "1 if the last command to Redis succeeded"),
+    ("tasktracker_redis_memory_bytes", Gauge, "Memory that Redis uses for data"),
+    ("tasktracker_redis_memory_limit_bytes", Gauge, "maxmemory of Redis; 0 if it has no limit"),
+    ("tasktracker_pg_database_size_bytes", Gauge, "Size of the database on disk"),
+    ("tasktracker_pg_connections", Gauge, "Connections to the PostgreSQL server, of everybody"),
+    ("tasktracker_pg_connections_limit", Gauge, "max_connections of the PostgreSQL server"),
     (
         "tasktracker_invalid_zone_total",
         Counter,
@@ -170,6 +185,17 @@ pub fn scheduler_tick(schedule: &str, result: &'static str, count: usize) {
         .increment(count as u64);
 }
 
+/// All cron slots of a schedule up to this Unix time have been dealt with.
+pub fn schedule_reached(schedule: &str, unix_seconds: f64) {
+    gauge!("tasktracker_scheduler_last_slot_timestamp_seconds", "schedule" => schedule.to_owned())
+        .set(unix_seconds);
+}
+
+/// A loop of the scheduler completed a round at this Unix time.
+pub fn round_completed(name: &'static str, unix_seconds: f64) {
+    gauge!("tasktracker_scheduler_last_round_timestamp_seconds", "loop" => name).set(unix_seconds);
+}
+
 /// A fire was settled; `late` if it was sent.
 pub fn fire_settled(state: &'static str, reason: &str, late: Option<Duration>) {
     counter!("tasktracker_reminder_fires_total", "state" => state, "reason" => reason.to_owned())
@@ -226,6 +252,19 @@ pub fn transaction_dropped() {
 /// Whether the last command to Redis succeeded.
 pub fn redis_up(up: bool) {
     gauge!("tasktracker_redis_up").set(if up { 1.0 } else { 0.0 });
+}
+
+/// How much memory Redis uses, and may use.
+pub fn redis_memory(used: f64, limit: f64) {
+    gauge!("tasktracker_redis_memory_bytes").set(used);
+    gauge!("tasktracker_redis_memory_limit_bytes").set(limit);
+}
+
+/// How large the database is, and how many connections its server has of how many.
+pub fn postgres(size: f64, connections: f64, limit: f64) {
+    gauge!("tasktracker_pg_database_size_bytes").set(size);
+    gauge!("tasktracker_pg_connections").set(connections);
+    gauge!("tasktracker_pg_connections_limit").set(limit);
 }
 
 /// A zone name from the database was unknown.

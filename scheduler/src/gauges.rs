@@ -2,6 +2,8 @@
 //! of scrapers costs the database more. Each statement reads a bounded number of rows; a gauge that reaches the bound
 //! says "at least". Every scheduler shows the same figures: dashboards take the maximum.
 
+mod stores;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use common::{
@@ -18,6 +20,8 @@ use diesel::{
 };
 
 use crate::rounds::Round;
+
+pub use stores::Stores;
 
 const EVERY: Duration = Duration::from_secs(5);
 /// Rows that are counted at most.

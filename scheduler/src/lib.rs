@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     due::Due,
-    gauges::Gauges,
+    gauges::{Gauges, Stores},
     readiness::Readiness,
     reconcile::Reconcile,
     relay::Relay,
@@ -71,7 +71,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         loops.start(Relay::new(db.clone(), redis.clone()));
         loops.start(Reconcile::new(db.clone(), redis.clone()));
         loops.start(Due::new(db.clone()));
-        loops.start(Gauges::new(db, redis));
+        loops.start(Gauges::new(db.clone(), redis.clone()));
+        loops.start(Stores::new(db, redis));
     }
     loops.finish().await
 }

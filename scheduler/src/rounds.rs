@@ -5,7 +5,7 @@
 use std::{pin::pin, time::Duration};
 
 use anyhow::anyhow;
-use common::health::Health;
+use common::{clock::Clock, health::Health, metrics};
 use tokio_util::sync::CancellationToken;
 
 /// After so long a round is given up and counts as failed. Shorter than
@@ -39,6 +39,8 @@ pub async fn repeat<R: Round>(mut work: R, health: Health, stop: CancellationTok
         pulse.beat();
         let pause = match outcome {
             Ok(pause) => {
+                let now = Clock::default().instant().timestamp_millis();
+                metrics::round_completed(R::NAME, now as f64 / 1000.0);
                 if failures > 0 {
                     tracing::info!(r#loop = R::NAME, failures, "works again");
                 }

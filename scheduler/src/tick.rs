@@ -57,6 +57,9 @@ impl Ticker {
         let mut pause = LONGEST_PAUSE;
         for schedule in &self.table {
             let Some(state) = states.iter().find(|state| state.name == schedule.name()) else { continue };
+            if let Some(last) = state.last_slot_at {
+                metrics::schedule_reached(schedule.name(), last.timestamp() as f64);
+            }
             match state.last_slot_at {
                 None => self.start(schedule).await?,
                 Some(last) if schedule.owed(last, state.now).last.is_some() => self.fire(schedule).await?,
