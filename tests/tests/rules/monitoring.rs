@@ -1,8 +1,10 @@
 //! Dashboards and alerts cannot rot: what `monitoring/` names is what the processes record (design §4.7).
 
+use std::collections::BTreeSet;
+
 use common::metrics::{Kind, METRICS};
 
-use crate::workspace::files_below;
+use crate::workspace::{files_below, read};
 
 /// Whether a process records a series of this name.
 fn is_recorded(series: &str) -> bool {
@@ -37,14 +39,64 @@ fn a_renamed_metric_is_noticed() {
     assert!(!is_recorded("tasktracker_jobs_total_bucket"), "a counter has no buckets");
 }
 
+/// What no panel has to show.
+const NO_PANEL: &[(&str, &str)] = &[];
+
+#[test]
+fn every_metric_is_in_a_panel() {
+    let dashboards: String =
+        files_below("monitoring/grafana/dashboards").into_iter().map(|file| file.text).collect();
+    let shown: BTreeSet<&str> = series(&dashboards).collect();
+    let is_shown = |name: &str| {
+        ["", "_bucket", "_count", "_sum"].iter().any(|end| shown.contains(format!("{name}{end}").as_str()))
+    };
+    let unseen: Vec<&str> = METRICS
+        .iter()
+        .map(|(name, ..)| *name)
+        .filter(|name| !is_shown(name) && !NO_PANEL.iter().any(|(excused, _)| excused == name))
+        .collect();
+    assert_eq!(unseen, [""; 0], "put it into a panel, or say in NO_PANEL why not");
+}
+
+#[test]
+fn every_alert_has_a_runbook_entry_and_two_tests() {
+    let alerts = read("monitoring/prometheus/rules/alerts.yml");
+    let alerts: Vec<&str> =
+        alerts.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 15, "{alerts:?}");
+    let (runbook, tests) = (read("monitoring/README.md"), read("monitoring/prometheus/tests/alerts.yml"));
+    let has = |text: &str, line: &str| text.lines().any(|found| found.trim() == line);
+    for alert in alerts {
+        assert!(has(&runbook, &format!("### {alert}")), "{alert} has no entry in monitoring/README.md");
+        for case in ["fires", "is silent"] {
+            assert!(has(&tests, &format!("- name: {alert} {case}")), "no test in which {alert} {case}");
+        }
+    }
+}
+
+#[test]
+fn the_runbook_in_grafana_is_this_one() {
+    let dashboard = read("monitoring/grafana/dashboards/tasktracker-runbook.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    let shown = dashboard["panels"][0]["options"]["content"].as_str().unwrap();
+    assert!(
+        shown == read("monitoring/README.md"),
+        "in monitoring/: jq --rawfile text README.md '.panels[0].options.content = $text' \
+         grafana/dashboards/tasktracker-runbook.json >new && mv new grafana/dashboards/tasktracker-runbook.json"
+    );
+}
+
 /// Prometheus itself judges, where it is installed; no registry of packages carries it for everybody.
 #[test]
-fn prometheus_takes_its_configuration() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../monitoring/prometheus/prometheus.yml");
-    match std::process::Command::new("promtool").args(["check", "config", file]).output() {
-        Ok(output) => {
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+fn prometheus_takes_its_configuration_and_the_alerts_pass_their_tests() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../monitoring/prometheus");
+    for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "tests/alerts.yml"]] {
+        match std::process::Command::new("promtool").args(arguments).current_dir(folder).output() {
+            Ok(output) => {
+                let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+                assert!(output.status.success(), "promtool {arguments:?}: {}", said.concat());
+            }
+            Err(error) => println!("promtool is not on this machine ({error}): nothing was checked"),
         }
-        Err(error) => println!("promtool is not on this machine ({error}): the configuration is not checked"),
     }
 }
