@@ -1,25 +1,27 @@
 //! `tasktracker-api`: serves the API, or runs one of its commands.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process::ExitCode};
 
 use api::config::{Config, Migrate};
-use common::config::{parse, parse_from};
+use common::config::{healthcheck, parse, parse_from};
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     // Fails only if it was called before, and there is no other provider in the tree.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     match arguments.get(1).and_then(|argument| argument.to_str()) {
         Some("migrate") => {
             arguments.remove(1);
-            api::migrate(parse_from::<Migrate>(arguments)).await
+            api::migrate(parse_from::<Migrate>(arguments)).await?;
         }
         Some("openapi") => {
             use std::io::Write as _;
 
-            Ok(std::io::stdout().write_all(api::openapi::json()?.as_bytes())?)
+            std::io::stdout().write_all(api::openapi::json()?.as_bytes())?;
         }
-        _ => api::serve(parse::<Config>()).await,
+        Some("healthcheck") => return Ok(healthcheck("tasktracker-api", "127.0.0.1:9464")),
+        _ => api::serve(parse::<Config>()).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }

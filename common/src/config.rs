@@ -2,16 +2,17 @@
 //! Every setting is an environment variable or a flag; every variable that holds a secret may instead be read from
 //! the file that `<NAME>_FILE` names. What is missing or wrong is reported all at once.
 
-use std::{ffi::OsString, net::SocketAddr, time::Duration};
+use std::{ffi::OsString, io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
 
 use chrono_tz::Tz;
-use clap::{Args, Command, Parser, ValueEnum, error::ErrorKind};
+use clap::{Arg, Args, Command, Parser, ValueEnum, error::ErrorKind};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     clock::Clock,
     db::{Db, PoolOptions},
     dispatcher::Outbox,
+    health,
     secrets::SecretKeys,
 };
 
@@ -126,6 +127,34 @@ fn time_zone(text: &str) -> Result<Tz, String> {
 
 /// The internal port: `/metrics`, `/livez`, `/readyz`. Its default differs by process, so each binary declares it.
 pub type InternalBind = SocketAddr;
+
+/// The command `healthcheck` of a program: ends with 0 if its process on this machine is ready, else says why not and ends
+/// with 1. `internal_bind` is the default of the program's `INTERNAL_BIND`.
+pub fn healthcheck(program: &'static str, internal_bind: &'static str) -> ExitCode {
+    let bind = Arg::new("internal-bind")
+        .long("internal-bind")
+        .env("INTERNAL_BIND")
+        .value_name("ADDRESS")
+        .default_value(internal_bind)
+        .value_parser(clap::value_parser!(SocketAddr))
+        .help("Where the process serves /readyz");
+    let command = Command::new(program)
+        .about("Says whether this program's process on this machine is ready")
+        .subcommand_required(true)
+        .subcommand(Command::new("healthcheck").arg(bind));
+    let matches = command.get_matches();
+    let asked = matches
+        .subcommand()
+        .and_then(|(_, matches)| matches.get_one::<SocketAddr>("internal-bind"))
+        .map_or_else(|| Err("INTERNAL_BIND is missing".to_owned()), |bind| health::ask(*bind));
+    match asked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            let _ = writeln!(std::io::stderr(), "{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Reads the configuration from arguments and environment, or says everything that is wrong with it and exits
 /// with status 2.

@@ -7,7 +7,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,6 +25,9 @@ pub const NOT_READY_AFTER: Duration = Duration::from_secs(14);
 /// A pulse that is older ends the process: early enough to be gone within the 60 seconds that are promised, however
 /// the seconds of the watchdog fall.
 pub const ABORT_AFTER: Duration = Duration::from_secs(55);
+
+/// How long [`ask`] waits for a connection, and for an answer.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The health of one process. Cheap to clone.
 #[derive(Clone)]
@@ -208,6 +212,29 @@ impl Health {
     }
 }
 
+/// Asks the process behind an internal port of this machine whether it is ready, as the health check of a container does.
+///
+/// # Errors
+/// What it answers instead, or why it does not.
+pub fn ask(internal: SocketAddr) -> Result<(), String> {
+    let address = if internal.ip().is_unspecified() {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, internal.port()))
+    } else {
+        internal
+    };
+    let answer = || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /readyz?verbose HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(8 * 1024).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer: String = answer().map_err(|error: std::io::Error| format!("{address} does not answer: {error}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    if head.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(body.trim_end().to_owned()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,5 +258,23 @@ mod tests {
         assert!(health.stale(Duration::from_secs(15)).is_empty());
         health.forget("loop");
         assert!(health.stale(Duration::ZERO).is_empty());
+    }
+
+    #[test]
+    fn a_process_is_asked_whether_it_is_ready() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            for answer in ["HTTP/1.0 200 OK\r\n\r\nready", "HTTP/1.0 503 Oh\r\n\r\npostgres: away\n"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 100]).unwrap();
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let bind = SocketAddr::from(([0, 0, 0, 0], port));
+        assert_eq!(ask(bind), Ok(()));
+        assert_eq!(ask(bind), Err("postgres: away".to_owned()));
+        server.join().unwrap();
+        assert!(ask(bind).unwrap_err().contains("does not answer"));
     }
 }
