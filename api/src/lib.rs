@@ -128,8 +128,7 @@ fn watch_database(db: Db, app: AppState, health: Health) {
             let problem = tokio::time::timeout(ROUND, round).await;
             let problem = problem.unwrap_or_else(|_| Some(format!("no answer within {} s", ROUND.as_secs())));
             health.dependency("postgres", problem);
-            let (in_use, idle) = db.status();
-            metrics::db_pool(in_use, idle);
+            db.observe();
             pulse.beat();
         }
     });

@@ -230,7 +230,8 @@ pub fn ask(internal: SocketAddr) -> Result<(), String> {
         stream.take(8 * 1024).read_to_string(&mut answer)?;
         Ok(answer)
     };
-    let answer: String = answer().map_err(|error: std::io::Error| format!("{address} does not answer: {error}"))?;
+    let answer: String =
+        answer().map_err(|error: std::io::Error| format!("{address} does not answer: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     if head.split(' ').nth(1) == Some("200") { Ok(()) } else { Err(body.trim_end().to_owned()) }
 }

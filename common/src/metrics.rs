@@ -75,7 +75,11 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Counter,
         "Decisions of the local limiter because Redis was away",
     ),
-    ("tasktracker_db_pool_connections", Gauge, "Pooled connections by state"),
+    (
+        "tasktracker_db_pool_connections",
+        Gauge,
+        "Pooled connections in use and idle, and who is waiting for one",
+    ),
     (
         "tasktracker_tx_dropped_total",
         Counter,
@@ -238,8 +242,9 @@ pub fn rate_limiter_fell_back() {
     counter!("tasktracker_rate_limiter_fallback_total").increment(1);
 }
 
-/// The pool's connections.
-pub fn db_pool(in_use: usize, idle: usize) {
+/// The pool's connections, and who waits for one.
+pub fn db_pool(in_use: usize, idle: usize, waiting: usize) {
+    gauge!("tasktracker_db_pool_connections", "state" => "waiting").set(waiting as f64);
     gauge!("tasktracker_db_pool_connections", "state" => "in_use").set(in_use as f64);
     gauge!("tasktracker_db_pool_connections", "state" => "idle").set(idle as f64);
 }

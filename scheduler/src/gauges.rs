@@ -109,8 +109,7 @@ impl Round for Gauges {
     const NAME: &'static str = "gauges";
 
     async fn round(&mut self) -> anyhow::Result<Duration> {
-        let (in_use, idle) = self.db.status();
-        metrics::db_pool(in_use, idle);
+        self.db.observe();
         metrics::redis_up(self.redis.is_up().await);
         let unfinished = unfinished(&self.db).await?;
         self.queues.extend(unfinished.iter().map(|row| row.queue.clone()));

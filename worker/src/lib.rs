@@ -72,8 +72,7 @@ fn watch_database(db: Db, smtp: config::Smtp, health: Health) {
                 smtp = None;
             }
             health.dependency("postgres", problem);
-            let (in_use, idle) = db.status();
-            metrics::db_pool(in_use, idle);
+            db.observe();
         }
     });
 }

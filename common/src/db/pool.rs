@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use tokio_postgres::config::SslMode;
 
 use super::Tx;
-use crate::{clock::Clock, dispatcher::Outbox, error::Result};
+use crate::{clock::Clock, dispatcher::Outbox, error::Result, metrics};
 
 /// A connection from the pool, for statements that need no transaction.
 pub type Conn = Object<AsyncPgConnection>;
@@ -90,10 +90,11 @@ impl Db {
         &self.clock
     }
 
-    /// Connections in use and idle, for the gauge.
-    pub fn status(&self) -> (usize, usize) {
+    /// Sets the gauges of the pool.
+    pub fn observe(&self) {
         let status = self.pool.status();
-        (status.size.saturating_sub(status.available), status.available)
+        let in_use = status.size.saturating_sub(status.available);
+        metrics::db_pool(in_use, status.available, status.waiting);
     }
 }
 

@@ -93,7 +93,8 @@ fn prometheus_takes_its_configuration_and_the_alerts_pass_their_tests() {
     for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "tests/alerts.yml"]] {
         match std::process::Command::new("promtool").args(arguments).current_dir(folder).output() {
             Ok(output) => {
-                let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+                let said =
+                    [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
                 assert!(output.status.success(), "promtool {arguments:?}: {}", said.concat());
             }
             Err(error) => println!("promtool is not on this machine ({error}): nothing was checked"),
