@@ -214,6 +214,7 @@ diesel::table! {
         smtp_reply -> Nullable<Text>,
         sent_at -> Nullable<Timestamptz>,
         late_by_s -> Nullable<Integer>,
+        missed_at -> Nullable<Timestamptz>,
         request_id -> Nullable<Text>,
         traceparent -> Nullable<Text>,
         created_at -> Timestamptz,

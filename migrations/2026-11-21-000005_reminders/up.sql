@@ -44,6 +44,7 @@ CREATE TABLE reminder_fires (
     smtp_reply    text CHECK (length(smtp_reply) <= 500),
     sent_at       timestamptz,
     late_by_s     integer,
+    missed_at     timestamptz,
     request_id    text,
     traceparent   text,
     created_at    timestamptz NOT NULL,
@@ -51,10 +52,13 @@ CREATE TABLE reminder_fires (
 );
 CREATE INDEX reminder_fires_due ON reminder_fires (fire_at) WHERE state IN ('planned', 'deferred');
 -- What a job takes when it runs, and what a person still gets.
-CREATE INDEX reminder_fires_user ON reminder_fires (user_id, fire_at) WHERE state IN ('queued', 'sending');
+CREATE INDEX reminder_fires_user ON reminder_fires (user_id, fire_at) WHERE state IN ('planned', 'deferred', 'queued', 'sending');
 CREATE INDEX reminder_fires_task ON reminder_fires (task_id);
+-- What the next daily summary lists.
+CREATE INDEX reminder_fires_missed ON reminder_fires (user_id, missed_at) WHERE missed_at IS NOT NULL;
 CREATE INDEX reminder_fires_job ON reminder_fires (job_id) WHERE job_id IS NOT NULL;
 
 COMMENT ON COLUMN reminders.removed_at IS 'Removed reminders keep their fires, so that what was sent stays explained';
 COMMENT ON COLUMN reminder_fires.plan_no IS 'Rises when a moved task has to remind again although the earlier plan was settled';
 COMMENT ON COLUMN reminder_fires.planned_for IS 'The instant before any deferral';
+COMMENT ON COLUMN reminder_fires.missed_at IS 'When it was found to be too late because nothing ran at its time (semantics §9)';

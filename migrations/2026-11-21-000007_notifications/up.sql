@@ -23,8 +23,7 @@ CREATE INDEX user_notification_prefs_due ON user_notification_prefs (next_digest
 COMMENT ON COLUMN user_notification_prefs.digest_days IS 'Bit 0 is Monday … bit 6 is Sunday';
 COMMENT ON COLUMN user_notification_prefs.next_digest_at IS 'Computed in code, with our time-zone database; null: no summary is wanted';
 
--- Accounts that were there before: their first summary is planned when the scheduler first sees them.
-INSERT INTO user_notification_prefs (user_id, next_digest_at, updated_at) SELECT id, created_at, created_at FROM users;
+-- Accounts that were there before get their row from the scheduler, which knows the time zones.
 
 CREATE TABLE digest_runs (
     id           uuid PRIMARY KEY,
@@ -48,6 +47,7 @@ CREATE TABLE digest_runs (
 -- by hand comes beside it.
 CREATE UNIQUE INDEX digest_runs_once ON digest_runs (user_id, local_date) WHERE NOT requested;
 CREATE INDEX digest_runs_user ON digest_runs (user_id, id);
+CREATE INDEX digest_runs_open ON digest_runs (id) WHERE state IN ('planned', 'sending');
 
 CREATE TABLE mail_suppressions (
     id           uuid PRIMARY KEY,

@@ -70,7 +70,12 @@ CREATE TABLE webhook_deliveries (
     created_at       timestamptz NOT NULL
 ) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX webhook_deliveries_once ON webhook_deliveries (endpoint_id, event_id) WHERE redelivery_of IS NULL;
+-- Whether a delivery was repeated.
+CREATE INDEX webhook_deliveries_again ON webhook_deliveries (endpoint_id, event_id) WHERE redelivery_of IS NOT NULL;
 -- The log, newest first (ids are in time order).
 CREATE INDEX webhook_deliveries_endpoint ON webhook_deliveries (endpoint_id, id);
+-- What is not settled: how much an endpoint has to wait for, and what is cancelled when it is gone. The predicate names
+-- finished_at and not the state, so that a failed attempt is a HOT update.
+CREATE INDEX webhook_deliveries_open ON webhook_deliveries (endpoint_id, id) WHERE finished_at IS NULL;
 
 COMMENT ON COLUMN webhook_deliveries.event_id IS 'Also the webhook-id that receivers see, the same on every retry';
