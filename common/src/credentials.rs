@@ -233,9 +233,9 @@ impl Session {
     }
 }
 
-/// Takes turns with everything else that changes this person's sessions. Locking their tokens would not do: the token
+/// Takes turns with everything else that changes this person's sessions or links. Locking their tokens would not do: the token
 /// that a refresh is just handing out is not there yet for a logout beside it, and would outlive it.
-async fn lock(tx: &mut Tx, user_id: UserId) -> Result<()> {
+pub(crate) async fn lock(tx: &mut Tx, user_id: UserId) -> Result<()> {
     users::table
         .find(user_id)
         .select(users::id)

@@ -107,6 +107,10 @@ id!(
     DigestRunId
 );
 id!(
+    /// A reason why an address gets no mail.
+    SuppressionId
+);
+id!(
     /// A link that is mailed to a person and good once.
     OneTimeTokenId
 );

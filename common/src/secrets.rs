@@ -7,6 +7,10 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use chacha20poly1305::{
+    XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
@@ -113,7 +117,34 @@ impl SecretKeys {
             })
             .collect()
     }
+
+    /// Seals what has to be read again before it is stored: XChaCha20-Poly1305 under the first key, whose id stands in
+    /// front, so that what an older key sealed can still be opened. `bound_to` says what it belongs to: copied to
+    /// another row it does not open.
+    #[expect(
+        clippy::expect_used,
+        reason = "a key always has 32 bytes, there is a first one, and memory fits"
+    )]
+    pub fn seal(&self, plain: &[u8], bound_to: &[u8]) -> Vec<u8> {
+        let key = self.derive(Purpose::AtRest).into_iter().next().expect("there is a key");
+        let nonce: [u8; NONCE] = rand::random();
+        let payload = Payload { msg: plain, aad: bound_to };
+        let sealed = key.cipher().encrypt(&XNonce::from(nonce), payload).expect("it fits into memory");
+        [key.id.as_bytes(), b":", &nonce, &sealed].concat()
+    }
+
+    /// What [`SecretKeys::seal`] sealed; `None` if its key is gone, or it belongs to something else.
+    pub fn open(&self, sealed: &[u8], bound_to: &[u8]) -> Option<Vec<u8>> {
+        let colon = sealed.iter().position(|byte| *byte == b':')?;
+        let (id, rest) = (&sealed[..colon], &sealed[colon + 1..]);
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE>()?;
+        let key = self.derive(Purpose::AtRest).into_iter().find(|key| key.id.as_bytes() == id)?;
+        key.cipher().decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: bound_to }).ok()
+    }
 }
+
+/// Bytes of a nonce: long enough to be drawn at random.
+const NONCE: usize = 24;
 
 impl Key {
     /// The bytes, for a library that wants them.
@@ -134,6 +165,10 @@ impl Key {
     /// Whether `signature` is the beginning of that of `message`, in constant time. For where 128 bits are enough.
     pub fn verify_truncated(&self, message: &[u8], signature: &[u8]) -> bool {
         self.mac(message).verify_truncated_left(signature).is_ok()
+    }
+
+    fn cipher(&self) -> XChaCha20Poly1305 {
+        XChaCha20Poly1305::new(&self.bytes.into())
     }
 
     fn mac(&self, message: &[u8]) -> Hmac<Sha256> {
@@ -167,6 +202,28 @@ mod tests {
         let signature = keys.derive(Purpose::Jwt)[0].sign(b"message");
         assert!(keys.derive(Purpose::Jwt)[0].verify(b"message", &signature));
         assert!(!keys.derive(Purpose::Cursor)[0].verify(b"message", &signature));
+    }
+
+    #[test]
+    fn what_is_sealed_opens_for_its_owner_alone() {
+        let old: SecretKeys = KEY.parse().unwrap();
+        let sealed = old.seal(b"whsec_x", b"endpoint 1");
+        assert!(!sealed.windows(5).any(|bytes| bytes == b"whsec"));
+        assert_ne!(sealed, old.seal(b"whsec_x", b"endpoint 1"), "each time under another nonce");
+        let rotated: SecretKeys = format!("b:{},{KEY}", "E".repeat(43) + "=").parse().unwrap();
+        assert_eq!(
+            rotated.open(&sealed, b"endpoint 1").as_deref(),
+            Some(&b"whsec_x"[..]),
+            "an older key opens"
+        );
+        assert_eq!(rotated.open(&sealed, b"endpoint 2"), None, "it belongs to another row");
+        assert_eq!(old.open(&rotated.seal(b"x", b""), b""), None, "the key is gone");
+        for position in 0..sealed.len() {
+            let mut damaged = sealed.clone();
+            damaged[position] ^= 1;
+            assert_eq!(old.open(&damaged, b"endpoint 1"), None);
+            assert_eq!(old.open(&sealed[..position], b"endpoint 1"), None);
+        }
     }
 
     #[test]

@@ -113,6 +113,26 @@ codes! {
         "The header that `errors` names has a value of the wrong form.";
     TaskDeleted = "task_deleted", 409, "The task is in the trash",
         "Restore it first with `POST /api/v1/tasks/{id}/restore`.";
+    ForbiddenTarget = "forbidden_target", 422, "Webhooks may not be sent there",
+        "Use an http or https URL on the public internet, on a port that is allowed, without a user name or password in it.";
+    EndpointInactive = "endpoint_inactive", 409, "The endpoint is switched off",
+        "Set its `state` to `active` first, with `PATCH /api/v1/webhooks/{id}`.";
+    DeliveryUnderWay = "delivery_under_way", 409, "The delivery is still under way",
+        "It is tried again by itself; its `next_attempt_at` says when.";
+    InvalidLink = "invalid_link", 410, "This link is not good any more",
+        "It was used, has expired, was damaged on the way, or the account has another address by now. Ask for another one.";
+    QueuePaused = "queue_paused", 409, "The queue is paused",
+        "The detail says who paused it and why. Nothing was enqueued; resume the queue first.";
+    MailRefused = "mail_refused", 502, "The mail server did not take the mail",
+        "`transcript` is what was said to it and what it answered; `reply` is why no mail left.";
+    JobInWrongState = "job_in_wrong_state", 409, "The job's state does not allow this",
+        "Dead and cancelled jobs can be tried again; ready and running ones can be cancelled.";
+    LastAdmin = "last_admin", 409, "Somebody has to be an administrator",
+        "Make somebody else an administrator first.";
+    TaskClosed = "task_closed", 409, "The task is done, cancelled or archived",
+        "It reminds of nothing. Reopen it first with `POST /api/v1/tasks/{id}/reopen`, or take it out of the archive.";
+    NoReminder = "no_reminder", 409, "The task has no reminder of yours",
+        "There is nothing to snooze. Add a reminder with `POST /api/v1/tasks/{id}/reminders`.";
 }
 
 impl Code {
