@@ -31,13 +31,28 @@ pub(super) fn due(due: &Meaning, tz: Tz, now: DateTime<Utc>) -> String {
     }
 }
 
-fn moment(instant: DateTime<Utc>, tz: Tz, now: DateTime<Utc>) -> String {
-    format!("{}, {}, {}", day(zone::local_date(instant, tz)), Clock(instant, tz), distance(instant - now))
+/// What is overdue, for somebody in `tz`: "Tue 1 Dec 2026, all day, 3 days late".
+pub(super) fn overdue(overdue: &Meaning, tz: Tz, now: DateTime<Utc>) -> String {
+    let text = due(overdue, tz, now);
+    let late = |rest: &str, by: &str| format!("{rest}{by} late");
+    text.strip_suffix(" ago")
+        .map(|rest| late(rest, ""))
+        .or_else(|| text.strip_suffix("yesterday").map(|rest| late(rest, "1 day")))
+        .unwrap_or(text)
 }
 
-/// By how much a reminder is late, if that needs saying (semantics §1, §9): "This reminder was planned for 09:00 and
+/// A moment as it is on the clock of somebody in `tz`: "Tue 1 Dec 2026, 17:00 CET".
+pub(super) fn instant(instant: DateTime<Utc>, tz: Tz) -> String {
+    format!("{}, {}", day(zone::local_date(instant, tz)), Clock(instant, tz))
+}
+
+fn moment(instant: DateTime<Utc>, tz: Tz, now: DateTime<Utc>) -> String {
+    format!("{}, {}", self::instant(instant, tz), distance(instant - now))
+}
+
+/// By how much a mail is late, if that needs saying (semantics §1, §9): "This reminder was planned for 09:00 and
 /// is 2 h late."
-pub(super) fn late(fire_at: DateTime<Utc>, tz: Tz, now: DateTime<Utc>) -> Option<String> {
+pub(super) fn late(what: &str, fire_at: DateTime<Utc>, tz: Tz, now: DateTime<Utc>) -> Option<String> {
     let late = now - fire_at;
     if late <= Duration::seconds(60) {
         return None;
@@ -53,10 +68,11 @@ pub(super) fn late(fire_at: DateTime<Utc>, tz: Tz, now: DateTime<Utc>) -> Option
     } else {
         format!("{}, {time}", day(planned.date()))
     };
-    Some(format!("This reminder was planned for {planned} and is {by} late."))
+    Some(format!("This {what} was planned for {planned} and is {by} late."))
 }
 
-fn day(date: NaiveDate) -> String {
+/// A day: "Tue 1 Dec 2026".
+pub(super) fn day(date: NaiveDate) -> String {
     date.format("%a %-d %b %Y").to_string()
 }
 
@@ -105,7 +121,8 @@ fn days(until: Duration) -> String {
     }
 }
 
-fn count(number: i64, what: &str) -> String {
+/// A number of things: "1 task", "2 tasks".
+pub(super) fn count(number: i64, what: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{number} {what}{s}")
 }
@@ -156,7 +173,7 @@ mod tests {
     #[test]
     fn t16_lateness_is_said_from_a_minute_on() {
         let planned = at("2026-12-01T08:00:00Z");
-        let say = |now| late(planned, Europe::Berlin, at(now));
+        let say = |now| late("reminder", planned, Europe::Berlin, at(now));
         assert_eq!(say("2026-12-01T08:01:00Z"), None);
         let label = |planned, by| Some(format!("This reminder was planned for {planned} and is {by} late."));
         assert_eq!(say("2026-12-01T08:01:01Z"), label("09:00", "1 min"));
