@@ -3,6 +3,7 @@
 
 mod change;
 pub mod due;
+mod event;
 mod list;
 
 use chrono::{DateTime, Utc};
@@ -16,9 +17,11 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub(crate) use self::event::record_change;
 pub use self::{
     change::Changed,
     due::{Due, DueInput, DueKind},
+    event::{TaskData, record_all},
     list::{DueFilter, TaskFilter},
 };
 use crate::{
@@ -194,7 +197,7 @@ pub struct TaskPatch {
 }
 
 /// Tells null (clear) from absent (keep).
-fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
+pub(crate) fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     d: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
@@ -205,6 +208,14 @@ fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 fn visible_to(viewer: UserId) -> _ {
     tasks::owner_id.eq(viewer)
 }
+
+/// [`visible_to`] in statements by hand: whether the person `$viewer` may see the row `$task`, both of them SQL.
+macro_rules! visible_to_sql {
+    ($task:literal, $viewer:literal) => {
+        concat!("(", $task, ".owner_id = ", $viewer, ")")
+    };
+}
+pub(crate) use visible_to_sql;
 
 impl Task {
     /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).

@@ -4,11 +4,12 @@ use diesel::{
     sql_types::{Array, Timestamptz, Uuid},
 };
 
-use super::{Due, DueKind, NewTask, Task, TaskPatch, TaskStatus, visible_to};
+use super::{Due, DueKind, NewTask, Task, TaskPatch, TaskStatus, event, visible_to};
 use crate::{
     access::{Expected, Viewer},
     db::{RunQueryDsl as _, Tx, sql},
     error::{Code, Error, Result},
+    events::EventType,
     ids::TaskId,
     reminders::{self, Warning},
     schema::tasks,
@@ -50,7 +51,9 @@ impl Task {
             tags::set(tx, viewer.user_id, id, &tag_names).await?;
         }
         reminders::add(tx, id, viewer.user_id, &new.reminders, &person).await?;
-        settle(tx, viewer, id, &person).await
+        let created = settle(tx, viewer, id, &person).await?;
+        created.task.record(tx, viewer, EventType::TaskCreated, None).await?;
+        Ok(created)
     }
 
     /// Changes what the patch names.
@@ -89,7 +92,9 @@ impl Task {
         if let Some(names) = &tag_names {
             tags::set(tx, before.owner_id, id, names).await?;
         }
-        settle(tx, viewer, id, &person).await
+        let after = settle(tx, viewer, id, &person).await?;
+        after.task.record(tx, viewer, after.task.change_type(&before), Some(&before)).await?;
+        Ok(after)
     }
 
     /// Finishes the task. Finishing it again changes nothing.
@@ -126,7 +131,9 @@ impl Task {
             .set((status_columns(status, person.now), touched(&before, person.now)))
             .execute(tx.conn())
             .await?;
-        settle(tx, viewer, id, &person).await
+        let after = settle(tx, viewer, id, &person).await?;
+        after.task.record(tx, viewer, after.task.change_type(&before), Some(&before)).await?;
+        Ok(after)
     }
 
     /// Puts the task away, or takes it out again. Open reminders of what is put away are cancelled.
@@ -150,7 +157,10 @@ impl Task {
             .set((tasks::archived_at.eq(archived.then_some(person.now)), touched(&before, person.now)))
             .execute(tx.conn())
             .await?;
-        settle(tx, viewer, id, &person).await
+        let after = settle(tx, viewer, id, &person).await?;
+        let kind = if archived { EventType::TaskArchived } else { EventType::TaskRestored };
+        after.task.record(tx, viewer, kind, None).await?;
+        Ok(after)
     }
 
     /// Puts the task into the trash, where it stays for a while. Doing it again changes nothing.
@@ -165,7 +175,8 @@ impl Task {
                 .set((tasks::deleted_at.eq(Some(person.now)), touched(&before, person.now)))
                 .execute(tx.conn())
                 .await?;
-            settle(tx, viewer, id, &person).await?;
+            let after = settle(tx, viewer, id, &person).await?;
+            after.task.record(tx, viewer, EventType::TaskDeleted, None).await?;
         }
         Ok(())
     }
@@ -191,7 +202,9 @@ impl Task {
         } else {
             return Ok(Changed { task: before, warnings: Vec::new() });
         }
-        settle(tx, viewer, id, &person).await
+        let after = settle(tx, viewer, id, &person).await?;
+        after.task.record(tx, viewer, EventType::TaskRestored, None).await?;
+        Ok(after)
     }
 
     /// Counts anew when a person's tasks are due that hang on their clock, after it was changed. The versions rise.
@@ -207,14 +220,15 @@ impl Task {
             .for_no_key_update()
             .load(tx.conn())
             .await?;
-        let moved: Vec<(TaskId, DateTime<Utc>)> = rows
+        let moved: Vec<(TaskId, Due, DateTime<Utc>)> = rows
             .into_iter()
             .filter_map(|(id, due)| {
                 let at = due.meaning()?.instant(person.zone);
-                (due.at() != Some(at)).then_some((id, at))
+                (due.at() != Some(at)).then_some((id, due, at))
             })
             .collect();
-        let (ids, instants): (Vec<TaskId>, Vec<DateTime<Utc>>) = moved.into_iter().unzip();
+        let (ids, instants): (Vec<TaskId>, Vec<DateTime<Utc>>) =
+            moved.iter().map(|(id, _, at)| (*id, *at)).unzip();
         sql!(
             "UPDATE tasks t SET due_at = m.at, version = version + 1, updated_at = {now}
              FROM unnest({ids}, {instants}) AS m (id, at) WHERE t.id = m.id",
@@ -224,7 +238,8 @@ impl Task {
         )
         .execute(tx.conn())
         .await?;
-        Ok(())
+        let before = moved.into_iter().map(|(id, due, _)| (id, due)).collect();
+        event::record_moved(tx, Viewer { user_id: person.id }, &before).await
     }
 
     /// The task as it stands, locked until the end of the transaction.

@@ -1,0 +1,238 @@
+//! Events: what happened, written down with the change that made it happen, for whoever subscribed. A request writes one
+//! event and one `fan_out_event` job; the deliveries follow from those. Nothing is written if nobody subscribes.
+
+mod schema;
+
+use chrono::{DateTime, Utc};
+use diesel::{
+    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryableByName,
+    sql_types::{Array, Jsonb, Nullable, Text, Uuid},
+};
+use diesel_async::AsyncPgConnection;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use url::Url;
+use utoipa::ToSchema;
+
+use crate::{
+    access::Viewer,
+    db::{RunQueryDsl as _, Tx, sql},
+    error::{Error, Result},
+    ids::{EventId, ProjectId, TaskId, UserId},
+    jobs::FanOutEvent,
+    ledger::{self, NewJob},
+    schema::events,
+    tasks::visible_to_sql,
+    telemetry::Origin,
+};
+
+/// The version of the payload's form: it rises when a receiver would have to be changed.
+const FORM: u8 = 1;
+
+macro_rules! event_types {
+    ($($variant:ident = $name:literal, $about:literal;)*) => {
+        /// What can happen. The names are on the wire: they never change.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+        pub enum EventType {
+            $(#[doc = $about] #[serde(rename = $name)] $variant,)*
+        }
+
+        impl EventType {
+            /// Those that can be subscribed to.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name on the wire.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// When it happens, for people.
+            pub fn about(self) -> &'static str {
+                match self { $(Self::$variant => $about,)* }
+            }
+        }
+    };
+}
+
+event_types! {
+    TaskCreated = "task.created", "A task was made.";
+    TaskUpdated = "task.updated", "A task, its tags or its reminders were changed. What has a type of its own comes as that.";
+    TaskCompleted = "task.completed", "A task was finished.";
+    TaskReopened = "task.reopened", "A task that was finished or cancelled was opened again.";
+    TaskDeleted = "task.deleted", "A task was put into the trash.";
+    TaskRestored = "task.restored", "A task was taken out of the trash or out of the archive.";
+    TaskArchived = "task.archived", "A task was put away.";
+    ReminderFired = "reminder.fired", "A reminder was sent.";
+}
+
+/// What `POST /webhooks/{id}/test` sends; nobody subscribes to it.
+pub const PING: &str = "webhook.ping";
+
+/// What changed: for each field its old and its new value, or null where the values are not told.
+pub type Changes = Map<String, Value>;
+
+/// Something that happened, on its way into the table.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    kind: EventType,
+    actor: Option<UserId>,
+    owner: UserId,
+    assignee: Option<UserId>,
+    project: Option<ProjectId>,
+    task: Option<TaskId>,
+    data: Value,
+    changes: Option<Changes>,
+}
+
+/// What an event is about: it says who may learn of it.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Whose it is.
+    pub owner: UserId,
+    /// Who does it.
+    pub assignee: Option<UserId>,
+    /// Where it is.
+    pub project: Option<ProjectId>,
+    /// The task it belongs to.
+    pub task: Option<TaskId>,
+}
+
+impl NewEvent {
+    /// An event that the system brought about. `data` is what receivers are told, a few KiB at most.
+    ///
+    /// # Errors
+    /// If `data` cannot be written as JSON.
+    pub fn new(kind: EventType, about: About, data: &impl Serialize) -> Result<Self> {
+        let data = serde_json::to_value(data).map_err(|error| Error::Internal(error.into()))?;
+        let About { owner, assignee, project, task } = about;
+        Ok(Self { kind, actor: None, owner, assignee, project, task, data, changes: None })
+    }
+
+    /// A person brought it about.
+    pub fn by(self, viewer: Viewer) -> Self {
+        Self { actor: Some(viewer.user_id), ..self }
+    }
+
+    /// With what changed.
+    pub fn changing(self, changes: Changes) -> Self {
+        Self { changes: Some(changes), ..self }
+    }
+}
+
+/// Writes an event with the change that it tells of, and the job that makes deliveries of it: unless no endpoint could
+/// want it.
+///
+/// # Errors
+/// If the database is away.
+pub async fn record(tx: &mut Tx, event: NewEvent) -> Result<()> {
+    record_all(tx, vec![event]).await
+}
+
+/// Writes many events: one statement if nobody subscribes, two if somebody does.
+///
+/// # Errors
+/// If the database is away.
+pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Uuid)]
+        id: EventId,
+        #[diesel(sql_type = Uuid)]
+        owner_id: UserId,
+    }
+
+    if new.is_empty() {
+        return Ok(());
+    }
+    let origin = Origin::current();
+    let rows: Vec<Row> = sql!(
+        concat!(
+            "INSERT INTO events (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes,
+                 request_id, traceparent, created_at)
+             SELECT n.*, {request_id}, {traceparent}, {now}
+             FROM unnest({ids}, {types}, {actors}, {owners}, {assignees}, {projects}, {tasks}, {data}, {changes})
+                 AS n (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes)
+             WHERE EXISTS (SELECT FROM webhook_endpoints e WHERE ",
+            visible_to_sql!("n", "e.owner_id"),
+            " AND e.state IN ('active', 'paused') AND n.event_type = ANY (e.events)
+                 AND (e.project_id IS NULL OR e.project_id = n.project_id))
+             ORDER BY n.id RETURNING id, owner_id"
+        ),
+        request_id: Nullable<Text> = origin.request_id,
+        traceparent: Nullable<Text> = origin.traceparent,
+        now = tx.clock().now(),
+        ids: Array<Uuid> = new.iter().map(|_| EventId::new()).collect::<Vec<_>>(),
+        types: Array<Text> = new.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(),
+        actors: Array<Nullable<Uuid>> = new.iter().map(|event| event.actor).collect::<Vec<_>>(),
+        owners: Array<Uuid> = new.iter().map(|event| event.owner).collect::<Vec<_>>(),
+        assignees: Array<Nullable<Uuid>> = new.iter().map(|event| event.assignee).collect::<Vec<_>>(),
+        projects: Array<Nullable<Uuid>> = new.iter().map(|event| event.project).collect::<Vec<_>>(),
+        tasks: Array<Nullable<Uuid>> = new.iter().map(|event| event.task).collect::<Vec<_>>(),
+        data: Array<Jsonb> = new.iter().map(|event| &event.data).collect::<Vec<_>>(),
+        changes: Array<Nullable<Jsonb>> =
+            new.iter().map(|event| event.changes.clone().map(Value::Object)).collect::<Vec<_>>(),
+    )
+    .load(tx.conn())
+    .await?;
+    // In the lane of whose event it is: somebody with very many does not stand before the others.
+    let jobs: Result<Vec<NewJob>> = rows
+        .into_iter()
+        .map(|row| Ok(NewJob::of(&FanOutEvent { event_id: row.id })?.lane(row.owner_id.to_string())))
+        .collect();
+    ledger::enqueue_all(tx, jobs?).await?;
+    Ok(())
+}
+
+/// An event as it was written down.
+#[derive(Debug, Clone, HasQuery)]
+#[diesel(table_name = events, check_for_backend(diesel::pg::Pg))]
+pub struct Event {
+    /// Its id, and the `webhook-id` of its deliveries.
+    pub id: EventId,
+    /// Rises, with gaps.
+    pub seq: i64,
+    /// Its name on the wire.
+    pub event_type: String,
+    /// Who brought it about; nobody if it was the system.
+    pub actor_id: Option<UserId>,
+    /// The task that it is about.
+    pub task_id: Option<TaskId>,
+    /// What receivers are told of it.
+    pub data: Value,
+    /// What changed.
+    pub changes: Option<Value>,
+    /// When it happened.
+    pub created_at: DateTime<Utc>,
+}
+
+impl Event {
+    /// The event; `None` if it was pruned. Who may learn of it is the caller's question.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn load(conn: &mut AsyncPgConnection, id: EventId) -> Result<Option<Self>> {
+        Ok(Self::query().filter(events::id.eq(id)).first(conn).await.optional()?)
+    }
+
+    /// The body that receivers get: the same bytes at every attempt, and less than 20 KiB. `public_url` is where people
+    /// reach the API.
+    pub fn payload(&self, public_url: &Url) -> String {
+        let mut data = self.data.clone();
+        if let (Some(task), Some(fields)) = (self.task_id, data.as_object_mut()) {
+            let base = public_url.as_str().trim_end_matches('/');
+            fields.insert("url".to_owned(), format!("{base}/api/v1/tasks/{task}").into());
+        }
+        let actor = self.actor_id.map(|id| serde_json::json!({"id": id}));
+        serde_json::json!({
+            "type": self.event_type,
+            "timestamp": self.created_at,
+            "id": self.id,
+            "seq": self.seq,
+            "version": FORM,
+            "data": data,
+            "changes": self.changes,
+            "actor": actor,
+        })
+        .to_string()
+    }
+}
