@@ -4,7 +4,9 @@
 //! The pool is our own: lettre's takes a connection back although its send was cancelled, and then reads the answers to
 //! one mail as the answers to the next.
 
+mod pause;
 mod server;
+mod wire;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -27,14 +29,18 @@ use lettre::{
         response::{Response, Severity},
     },
 };
+pub(crate) use pause::{WORKER, later, refused};
+pub use pause::{probe_once, watch};
 pub use server::Server;
 use tokio::time::{Instant, timeout, timeout_at};
+use wire::Transcript;
 
 /// The hard limit of a mail, from the connection to the server's last word (goals R26). lettre's own covers only the
 /// connect (lettre#1027).
 pub const LIMIT: Duration = Duration::from_secs(30);
-/// After the server refused to log us in, it is left alone for so long: more tries might lock the account.
-pub const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// After the server refused to log us in, this process leaves it alone for so long: until then, everybody knows that the
+/// queue is paused. More tries might lock the account.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// An unused connection is closed after so long, before the server does it (RFC 5321 §4.5.3.2.7: five minutes).
 const IDLE: Duration = Duration::from_secs(60);
 /// Unused connections that are kept at most.
@@ -138,10 +144,25 @@ pub struct Header<'a> {
     pub message_id: &'a str,
     /// Which kind of mail this is, for filters: `reminder.tasks.example.com` (RFC 2919).
     pub list_id: String,
+    /// What the mail belongs to, as a message id that no mail has: mail programs show what names the same one together.
+    pub thread: Option<String>,
+    /// Where its reader stops mails of this kind; none for mails about the account itself.
+    pub unsubscribe: Option<Unsubscribe>,
     /// When it was written.
     pub date: DateTime<Utc>,
     /// The request that it goes back to.
     pub origin: &'a Origin,
+}
+
+/// How a reader stops mails of a kind.
+#[derive(Debug, Clone)]
+pub struct Unsubscribe {
+    /// The page.
+    pub url: String,
+    /// Whether a mail program may do so by a POST of its own (RFC 8058).
+    pub one_click: bool,
+    /// Whether nobody waits for such a mail: `Precedence: bulk` asks autoresponders to keep silent.
+    pub bulk: bool,
 }
 
 impl Smtp {
@@ -175,9 +196,7 @@ impl Smtp {
     }
 
     async fn try_open(&self, to: &str, deadline: Instant) -> Result<(AsyncSmtpConnection, Address), Failure> {
-        let recipient: Address = to.parse().map_err(|error: lettre::address::AddressError| {
-            Failure::Rejected { reply: format!("not sent: the address is not valid ({error})") }
-        })?;
+        let recipient = recipient(to)?;
         let mut conn =
             timeout_at(deadline, self.connection()).await.map_err(|_| Phase::Connect.too_slow())??;
         match timeout_at(deadline, self.envelope(&mut conn, &recipient)).await {
@@ -192,6 +211,55 @@ impl Smtp {
         }
     }
 
+    /// Sends a mail whose text is already certain.
+    ///
+    /// # Errors
+    /// As [`Failure`] says.
+    pub async fn send(&self, to: &str, mail: &Mail, header: &Header<'_>) -> Result<String, Failure> {
+        self.open(to).await?.send(mail, header).await
+    }
+
+    /// Sends a mail on a connection of its own, and answers also what was said on it, without login and text.
+    pub async fn try_out(
+        &self,
+        to: &str,
+        mail: &Mail,
+        header: &Header<'_>,
+    ) -> (Result<String, Failure>, Vec<String>) {
+        let (started, transcript) = (Instant::now(), Transcript::default());
+        let deadline = started + self.0.limit;
+        let work = async {
+            let recipient = recipient(to)?;
+            let mut conn = self.0.server.connect(Some(&transcript)).await?;
+            self.envelope(&mut conn, &recipient).await?;
+            let bytes = self.message(recipient, mail, header).map_err(unsendable)?;
+            let reply = transfer(&mut conn, &bytes, deadline).await?;
+            let _ = timeout(Duration::from_secs(1), conn.quit()).await;
+            Ok(reply)
+        };
+        let result = timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Phase::Connect.too_slow()));
+        metrics::smtp_sent(started.elapsed(), result.as_ref().err().map(Failure::class));
+        let lines = transcript.lines();
+        (result, lines.iter().map(|line| self.0.server.without_login(line)).collect())
+    }
+
+    /// Begins a mail to our own sender, and takes it back: whether the server lets us send at all.
+    pub(crate) async fn probe(&self) -> Result<(), Failure> {
+        *lock(&self.0.refused) = None;
+        let deadline = Instant::now() + self.0.limit;
+        let mut conn =
+            timeout_at(deadline, self.connection()).await.map_err(|_| Phase::Connect.too_slow())??;
+        let opened = timeout_at(deadline, self.envelope(&mut conn, &self.0.from.email)).await;
+        match opened.map_err(|_| Phase::Envelope.too_slow())? {
+            Err(failure @ Failure::Auth { .. }) => Err(failure),
+            // Whatever it thinks of this recipient, it has let us in.
+            Ok(()) | Err(_) => {
+                self.reset(conn).await;
+                Ok(())
+            }
+        }
+    }
+
     /// A connection that answers, old or new.
     async fn connection(&self) -> Result<AsyncSmtpConnection, Failure> {
         loop {
@@ -202,11 +270,11 @@ impl Smtp {
             tokio::spawn(async move { timeout(Duration::from_secs(1), conn.abort()).await });
         }
         if let Some((at, error)) = &*lock(&self.0.refused)
-            && at.elapsed() < PROBE_EVERY
+            && at.elapsed() < REFUSED_FOR
         {
             return Err(Failure::Auth { error: error.clone() });
         }
-        let conn = self.0.server.connect().await?;
+        let conn = self.0.server.connect(None).await?;
         *lock(&self.0.refused) = None;
         Ok(conn)
     }
@@ -251,11 +319,23 @@ impl Smtp {
         let mut message = Message::builder()
             .from(self.0.from.clone())
             .to(Mailbox::new(None, to))
-            .subject(&mail.subject)
+            .subject(literal(&mail.subject))
             .message_id(Some(header.message_id.to_owned()))
             .date(SystemTime::from(header.date))
             .raw_header(raw("Auto-Submitted", "auto-generated"))
             .raw_header(raw("List-Id", &format!("<{}>", header.list_id)));
+        if let Some(unsubscribe) = &header.unsubscribe {
+            message = message.raw_header(raw("List-Unsubscribe", &format!("<{}>", unsubscribe.url)));
+            if unsubscribe.one_click {
+                message = message.raw_header(raw("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"));
+            }
+            if unsubscribe.bulk {
+                message = message.raw_header(raw("Precedence", "bulk"));
+            }
+        }
+        if let Some(thread) = &header.thread {
+            message = message.in_reply_to(thread.clone()).references(thread.clone());
+        }
         for (name, value) in
             [("X-Request-Id", &header.origin.request_id), ("traceparent", &header.origin.traceparent)]
         {
@@ -287,7 +367,7 @@ impl Draft {
         let deadline = started + smtp.0.limit;
         let result = match smtp.message(to, mail, header) {
             Ok(bytes) => transfer(&mut conn, &bytes, deadline).await,
-            Err(error) => Err(Failure::Rejected { reply: format!("not sent: {error}") }),
+            Err(error) => Err(unsendable(error)),
         };
         metrics::smtp_sent(started.elapsed(), result.as_ref().err().map(Failure::class));
         match &result {
@@ -319,6 +399,22 @@ async fn transfer(
         .map_err(|_| Phase::Body.too_slow())?
         .map_err(|error| Phase::Body.failure(&error))?;
     Ok(text_of(&response))
+}
+
+fn recipient(to: &str) -> Result<Address, Failure> {
+    to.parse().map_err(|error: lettre::address::AddressError| Failure::Rejected {
+        reply: format!("not sent: the address is not valid ({error})"),
+    })
+}
+
+fn unsendable(error: lettre::error::Error) -> Failure {
+    Failure::Rejected { reply: format!("not sent: {error}") }
+}
+
+/// A subject that is read as it was written. lettre leaves ASCII as it is, also where a mail program would decode it as an
+/// encoded word (RFC 2047 §2), with control characters and all. A word joiner, which nobody sees, keeps its beginning apart.
+fn literal(subject: &str) -> String {
+    subject.replace("=?", "=\u{2060}?")
 }
 
 fn raw(name: &'static str, value: &str) -> HeaderValue {

@@ -1,14 +1,23 @@
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, io, str::FromStr, sync::Arc, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use lettre::transport::smtp::{
     self,
     authentication::{Credentials, DEFAULT_MECHANISMS},
-    client::{AsyncSmtpConnection, TlsParameters},
+    client::{AsyncSmtpConnection, AsyncTokioStream},
     extension::ClientId,
 };
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
 use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{Failure, Phase};
+use super::{
+    Failure, Phase,
+    wire::{Transcript, Wire},
+};
 
 /// How long a connect may take.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -22,15 +31,22 @@ pub struct Server {
     host: String,
     port: u16,
     tls: Tls,
-    credentials: Option<Credentials>,
+    login: Option<Login>,
+    trusted: Arc<ClientConfig>,
 }
 
-#[derive(Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tls {
     None,
-    Opportunistic(TlsParameters),
-    Required(TlsParameters),
-    FromTheStart(TlsParameters),
+    Opportunistic,
+    Required,
+    FromTheStart,
+}
+
+#[derive(Clone, PartialEq)]
+struct Login {
+    user: String,
+    password: String,
 }
 
 impl fmt::Debug for Server {
@@ -56,25 +72,25 @@ impl FromStr for Server {
         }
         let here = host == "localhost"
             || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-        let parameters = || TlsParameters::new(host.clone()).map_err(|error| error.to_string());
         let (tls, port) = match (url.scheme(), wanted.as_deref()) {
-            ("smtps", None | Some("required")) => (Tls::FromTheStart(parameters()?), 465),
-            ("smtp", Some("required")) => (Tls::Required(parameters()?), 587),
-            ("smtp", Some("opportunistic")) => (Tls::Opportunistic(parameters()?), 587),
+            ("smtps", None | Some("required")) => (Tls::FromTheStart, 465),
+            ("smtp", Some("required")) => (Tls::Required, 587),
+            ("smtp", Some("opportunistic")) => (Tls::Opportunistic, 587),
             ("smtp", Some("none")) => (Tls::None, 25),
             ("smtp", None) if here => (Tls::None, 25),
-            ("smtp", None) => (Tls::Required(parameters()?), 587),
+            ("smtp", None) => (Tls::Required, 587),
             ("smtp" | "smtps", Some(_)) => {
                 return Err("tls is required, opportunistic or none; smtps is always required".to_owned());
             }
             _ => return Err("it begins with smtp:// or smtps://".to_owned()),
         };
-        let credentials = match (url.username(), url.password()) {
+        let login = match (url.username(), url.password()) {
             ("", None) => None,
-            (user, Some(password)) => Some(Credentials::new(decoded(user)?, decoded(password)?)),
+            (user, Some(password)) => Some(Login { user: decoded(user)?, password: decoded(password)? }),
             (_, None) => return Err("it has a user and no password".to_owned()),
         };
-        Ok(Self { port: url.port().unwrap_or(port), host, tls, credentials })
+        let trusted = trusting(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })?;
+        Ok(Self { port: url.port().unwrap_or(port), host, tls, login, trusted })
     }
 }
 
@@ -97,57 +113,147 @@ fn decoded(text: &str) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|_| "user or password is not UTF-8".to_owned())
 }
 
+/// TLS 1.2 or 1.3 with whoever these authorities vouch for.
+fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
 impl Server {
-    /// Connects, secures the connection and logs in.
-    pub(super) async fn connect(&self) -> Result<AsyncSmtpConnection, Failure> {
+    /// Trusts the authorities of a PEM file as well as those that everybody trusts.
+    ///
+    /// # Errors
+    /// What is wrong with the file's content.
+    pub fn trusting(mut self, pem: &[u8]) -> Result<Self, String> {
+        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut count = 0;
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
+            roots.add(certificate).map_err(|error| format!("a certificate cannot be used: {error}"))?;
+            count += 1;
+        }
+        if count == 0 {
+            return Err("it holds no certificate in PEM form".to_owned());
+        }
+        self.trusted = trusting(roots)?;
+        Ok(self)
+    }
+
+    /// Connects, secures the connection and logs in. TLS is ours and not lettre's, so that one configuration serves
+    /// all connections, a transcript shows what was said within it, and a mail costs no 40 ms: lettre's own streams
+    /// wait for the answer to a text before they send the dot that ends it.
+    pub(super) async fn connect(
+        &self,
+        transcript: Option<&Transcript>,
+    ) -> Result<AsyncSmtpConnection, Failure> {
         let hello = ClientId::default();
-        let mut conn = match &self.tls {
-            Tls::FromTheStart(parameters) => {
-                let address = (self.host.as_str(), self.port);
-                AsyncSmtpConnection::connect_tokio1(
-                    address,
-                    Some(CONNECT),
-                    &hello,
-                    Some(parameters.clone()),
-                    None,
-                )
-                .await
-            }
-            _ => AsyncSmtpConnection::connect_with_transport(Box::new(self.stream().await?), &hello).await,
-        }
-        .map_err(failed)?;
-        match &self.tls {
-            Tls::Required(parameters) => conn.starttls(parameters.clone(), &hello).await.map_err(failed)?,
-            Tls::Opportunistic(parameters) if conn.can_starttls() => {
-                conn.starttls(parameters.clone(), &hello).await.map_err(failed)?;
-            }
-            _ => {}
-        }
-        if let Some(credentials) = &self.credentials {
-            conn.auth(DEFAULT_MECHANISMS, credentials).await.map_err(failed)?;
+        let stream = self.stream(&hello, transcript).await?;
+        let failed = |error: smtp::Error| self.redacted(Phase::Connect.failure(&error));
+        let mut conn = AsyncSmtpConnection::connect_with_transport(stream, &hello).await.map_err(failed)?;
+        if let Some(Login { user, password }) = &self.login {
+            let credentials = Credentials::new(user.clone(), password.clone());
+            conn.auth(DEFAULT_MECHANISMS, &credentials).await.map_err(failed)?;
         }
         Ok(conn)
     }
 
-    /// A stream that sends what it is given at once. lettre's own waits for the answer to the text before it sends the
-    /// dot that ends it, which costs every mail the 40 ms by which the other side may delay that answer.
-    async fn stream(&self) -> Result<TcpStream, Failure> {
+    async fn stream(
+        &self,
+        hello: &ClientId,
+        transcript: Option<&Transcript>,
+    ) -> Result<Box<dyn AsyncTokioStream>, Failure> {
+        let broken = |error: io::Error| temporary(format!("the connection broke: {error}"));
+        let (host, port) = (self.host.as_str(), self.port);
+        let stream = self
+            .tcp()
+            .await
+            .map_err(|error| temporary(format!("cannot connect to {host}:{port}: {error}")))?;
+        let peer = stream.peer_addr().map_err(broken)?;
+        if let Some(transcript) = transcript {
+            transcript.note(&format!("connected to {host}:{port} ({peer})"));
+        }
+        let wire = |stream| Wire::new(stream, peer, transcript.cloned());
+        match self.tls {
+            Tls::None => return Ok(Box::new(wire(stream))),
+            Tls::FromTheStart => {
+                let stream = self.secure(stream, transcript).await?;
+                return Ok(Box::new(Wire::new(stream, peer, transcript.cloned())));
+            }
+            Tls::Opportunistic | Tls::Required => {}
+        }
+        // lettre begins with a greeting, which the server gives once: it is read here and read again there.
+        let mut wire = wire(stream);
+        let greeting = wire.reply().await.map_err(broken)?;
+        let offers = greeting.starts_with(b"220")
+            && wire.ask(&format!("EHLO {hello}")).await.map_err(broken)?.split(|byte| *byte == b'\n').any(
+                |line| line.get(4..).is_some_and(|word| word.trim_ascii().eq_ignore_ascii_case(b"STARTTLS")),
+            );
+        if offers {
+            let reply = wire.ask("STARTTLS").await.map_err(broken)?;
+            if !reply.starts_with(b"220") {
+                let reply = String::from_utf8_lossy(&reply);
+                return Err(temporary(format!("the mail server does not begin TLS: {}", reply.trim())));
+            }
+            let stream = self.secure(wire.into_inner(), transcript).await?;
+            return Ok(Box::new(Wire::new(stream, peer, transcript.cloned()).read_again(greeting)));
+        }
+        if self.tls == Tls::Required && greeting.starts_with(b"220") {
+            let error = format!("{host}:{port} does not offer STARTTLS, and SMTP_URL requires it");
+            return Err(Failure::Auth { error });
+        }
+        Ok(Box::new(wire.read_again(greeting)))
+    }
+
+    async fn tcp(&self) -> io::Result<TcpStream> {
         let connect = async {
             let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
             Ok(stream)
         };
-        let connected: std::io::Result<_> =
-            timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        connected.map_err(|error| Failure::Temporary {
-            error: format!("cannot connect to {}:{}: {error}", self.host, self.port),
-            ambiguous: false,
-        })
+        timeout(CONNECT, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn secure(
+        &self,
+        stream: TcpStream,
+        transcript: Option<&Transcript>,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let host = &self.host;
+        let failed = |error: &dyn fmt::Display| {
+            temporary(format!("no TLS with {host}: {error} (SMTP_CA_FILE names further authorities)"))
+        };
+        let name = ServerName::try_from(host.clone()).map_err(|error| failed(&error))?;
+        let secured = TlsConnector::from(self.trusted.clone()).connect(name, stream).await;
+        let stream = secured.map_err(|error| failed(&error))?;
+        if let Some(transcript) = transcript {
+            let version = stream.get_ref().1.protocol_version();
+            transcript.note(&format!("{} with {host}", version.and_then(|it| it.as_str()).unwrap_or("TLS")));
+        }
+        Ok(stream)
+    }
+
+    /// Without what a server may have repeated of the login.
+    fn redacted(&self, mut failure: Failure) -> Failure {
+        let (Failure::Auth { error } | Failure::Temporary { error, .. } | Failure::Rejected { reply: error }) =
+            &mut failure;
+        *error = self.without_login(error);
+        failure
+    }
+
+    /// A text without the password, plain or as a login says it.
+    pub(super) fn without_login(&self, text: &str) -> String {
+        let Some(Login { user, password }) = &self.login else { return text.to_owned() };
+        let plain = STANDARD.encode(format!("\0{user}\0{password}"));
+        [&plain, &STANDARD.encode(password), password]
+            .into_iter()
+            .fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
     }
 }
 
-fn failed(error: smtp::Error) -> Failure {
-    Phase::Connect.failure(&error)
+fn temporary(error: String) -> Failure {
+    Failure::Temporary { error: super::shortened(&error), ambiguous: false }
 }
 
 #[cfg(test)]
@@ -160,13 +266,13 @@ mod tests {
 
     #[test]
     fn tls_is_required_unless_the_server_is_this_machine_or_one_says_so() {
-        assert!(matches!(server("smtp://mail.example.com"), Server { tls: Tls::Required(_), port: 587, .. }));
+        assert!(matches!(server("smtp://mail.example.com"), Server { tls: Tls::Required, port: 587, .. }));
         assert!(matches!(
             server("smtps://mail.example.com"),
-            Server { tls: Tls::FromTheStart(_), port: 465, .. }
+            Server { tls: Tls::FromTheStart, port: 465, .. }
         ));
         assert!(matches!(server("smtp://mail:2525?tls=none"), Server { tls: Tls::None, port: 2525, .. }));
-        assert!(matches!(server("smtp://mail?tls=opportunistic"), Server { tls: Tls::Opportunistic(_), .. }));
+        assert!(matches!(server("smtp://mail?tls=opportunistic"), Server { tls: Tls::Opportunistic, .. }));
         for here in ["smtp://127.0.0.1:1025", "smtp://localhost", "smtp://[::1]"] {
             assert!(matches!(server(here), Server { tls: Tls::None, .. }), "{here}");
         }
@@ -175,7 +281,9 @@ mod tests {
     #[test]
     fn user_and_password_are_decoded_and_never_shown() {
         let server = server("smtp://ann%40example.com:s%C3%A9cret@mail");
-        assert_eq!(server.credentials, Some(Credentials::new("ann@example.com".into(), "sécret".into())));
+        let login = Login { user: "ann@example.com".into(), password: "sécret".into() };
+        assert!(server.login == Some(login));
+        assert_eq!(server.without_login("535 sécret c8OpY3JldA== no"), "535 *** *** no");
         assert!(!format!("{server:?}").contains("cret"));
     }
 
