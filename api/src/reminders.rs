@@ -8,7 +8,7 @@ use axum::{
 use common::{
     ids::{ReminderId, TaskId},
     metrics,
-    reminders::{Changed, Fire, NewReminder, Reminder, Warning},
+    reminders::{self, Changed, Fire, NewReminder, Reminder, Snooze, Snoozed, Warning},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -28,6 +28,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(create, list))
         .routes(routes!(get, update, delete))
         .routes(routes!(fires))
+        .routes(routes!(snooze))
 }
 
 /// A list that is short enough to need no pages.
@@ -170,4 +171,28 @@ async fn fires(
 ) -> Result<axum::Json<All<Fire>>> {
     let data = Fire::of_reminder(&mut *app.db.conn().await?, auth.viewer, id, rid).await?;
     Ok(axum::Json(All { data }))
+}
+
+/// Snooze a task
+///
+/// My next reminder of the task comes at another time; if none is to come, the last one comes again then. Other
+/// reminders and the due date stay.
+#[utoipa::path(
+    post, path = "/tasks/{id}/snooze", tag = "reminders", operation_id = "snooze_task",
+    params(("id" = TaskId, Path), Idempotency), request_body = Snooze,
+    responses((status = 200, description = "What comes, and when", body = Snoozed), Problem),
+)]
+async fn snooze(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(task): Path<TaskId>,
+    idempotency: Idempotency,
+    Json(wish): Json<Snooze>,
+) -> Result<Response> {
+    let mut tx = match idempotency.begin(&app.db).await? {
+        Begin::Fresh(tx) => tx,
+        Begin::Replay(answer) => return Ok(answer),
+    };
+    let snoozed = reminders::snooze(&mut tx, auth.viewer, task, &wish).await;
+    idempotency.finish(tx, snoozed.map(|snoozed| axum::Json(snoozed).into_response())).await
 }

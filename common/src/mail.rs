@@ -1,10 +1,15 @@
 //! Mails as text: pure rendering, from what is known to subject, text part and HTML part, which say the same. Only the
 //! worker sends. What a user typed is escaped in HTML by askama and made one line for headers here; no tracking, no
-//! remote images, and no links until there is a page for them to lead to (semantics §10).
+//! remote images (semantics §10).
 
+mod daily_summary;
+mod letter;
+pub mod links;
 mod reminder;
 mod words;
 
+pub use daily_summary::daily_summary;
+pub use letter::{Letter, letter};
 pub use reminder::{Line, reminder};
 
 /// A mail, ready to be put into an envelope.

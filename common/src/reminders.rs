@@ -1,13 +1,17 @@
 //! Reminders: what a person asked for. What follows from one is a [`Fire`], one planned delivery, whose states and
 //! reasons answer "why was or wasn't this mail sent?" (semantics §3–§5).
 
+mod by_mail;
+mod catch_up;
 mod change;
 mod delivery;
 mod fire;
 mod input;
+mod late;
 pub mod plan;
 mod replan;
 mod sending;
+mod snooze;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
@@ -22,13 +26,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::{
+    by_mail::Subject,
     change::{Changed, add},
-    delivery::{BATCH, Recovered, Taken, queue_due, recover, until_next},
+    delivery::{BATCH, CATCH_UP_PER_SECOND, Recovered, Taken, queue_due, recover, until_next},
     fire::{Channel, Fire, Reason},
     input::{At, MAX_PER_TASK, NewReminder, check},
+    late::LateFire,
     plan::{FireReason, FireState},
     replan::{Warning, replan_person, replan_task},
-    sending::{Claim, ClaimedFire, Ending, Recipient, claim, settle, waiting},
+    sending::{Claim, ClaimedFire, Ending, Recipient, claim, hold, settle, waiting},
+    snooze::{Snooze, Snoozed, snooze, snooze_until},
 };
 use crate::{
     access::Viewer,
@@ -77,8 +84,11 @@ impl Reminder {
     /// SQL over `tasks`: its reminders as JSON, which [`Reminders`] reads.
     pub const OF_TASK: &'static str = "coalesce((SELECT jsonb_agg(jsonb_build_object(
             'id', r.id, 'kind', r.kind, 'offset_minutes', r.offset_minutes, 'at_local', r.at_local, 'at_zone', r.at_zone,
-            'fire_at', (SELECT CASE WHEN f.state <> 'cancelled' THEN f.fire_at END FROM reminder_fires f
-                WHERE f.reminder_id = r.id AND f.slot = 0 ORDER BY f.occurrence_no DESC, f.plan_no DESC LIMIT 1)
+            'fire_at', coalesce(
+                (SELECT min(f.fire_at) FROM reminder_fires f WHERE f.reminder_id = r.id AND f.slot > 0
+                     AND f.state IN ('planned', 'deferred', 'queued', 'sending')),
+                (SELECT CASE WHEN f.state <> 'cancelled' THEN f.fire_at END FROM reminder_fires f
+                 WHERE f.reminder_id = r.id AND f.slot = 0 ORDER BY f.occurrence_no DESC, f.plan_no DESC LIMIT 1))
         ) ORDER BY r.id) FROM reminders r WHERE r.task_id = tasks.id AND r.removed_at IS NULL), '[]')";
 
     /// The reminders of a task.

@@ -142,7 +142,7 @@ async fn an_open_fire_follows_the_task_in_place() {
     let reminder = bench.add(-30).await;
     bench.clock.set(at("2026-12-01T08:30:00Z"));
     let mut tx = bench.db.begin().await.unwrap();
-    assert_eq!(reminders::queue_due(&mut tx).await.unwrap().queued, 1);
+    assert_eq!(reminders::queue_due(&mut tx, reminders::CATCH_UP_PER_SECOND).await.unwrap().queued, 1);
     tx.commit().await.unwrap();
     assert_eq!(bench.fires(reminder).await[0].0, FireState::Queued);
 
@@ -279,7 +279,7 @@ async fn schedulers_share_what_is_due() {
         let mut rounds = Vec::new();
         loop {
             let mut tx = bench.db.begin().await.unwrap();
-            let taken = reminders::queue_due(&mut tx).await.unwrap();
+            let taken = reminders::queue_due(&mut tx, reminders::CATCH_UP_PER_SECOND).await.unwrap();
             tx.commit().await.unwrap();
             if taken.queued == 0 {
                 return rounds;

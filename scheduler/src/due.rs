@@ -22,13 +22,14 @@ const RECOVER_EVERY: Duration = Duration::from_secs(60);
 /// The loop of the due step.
 pub struct Due {
     db: Db,
+    late_per_second: u16,
     recovered: Option<Instant>,
 }
 
 impl Due {
-    /// A loop that has not looked yet.
-    pub fn new(db: Db) -> Self {
-        Self { db, recovered: None }
+    /// A loop that has not looked yet. Of people with late reminders it lets `late_per_second` go.
+    pub fn new(db: Db, late_per_second: u16) -> Self {
+        Self { db, late_per_second, recovered: None }
     }
 }
 
@@ -44,7 +45,7 @@ impl Round for Due {
         let next = reminders::until_next(&mut *self.db.conn().await?, now).await?;
         match next {
             Some(until) if until.is_zero() => {
-                let full = queue_due(&self.db).await?.is_full();
+                let full = queue_due(&self.db, self.late_per_second).await?.is_full();
                 Ok(if full { Duration::ZERO } else { SHORT })
             }
             Some(until) => Ok(until.min(POLL)),
@@ -53,13 +54,14 @@ impl Round for Due {
     }
 }
 
-/// One round: up to [`reminders::BATCH`] fires become jobs, which are pushed at commit.
+/// One round: up to [`reminders::BATCH`] fires become jobs, which are pushed at commit, apart from late ones that have to
+/// wait for their turn.
 ///
 /// # Errors
 /// If the database is away.
-pub async fn queue_due(db: &Db) -> Result<Taken> {
+pub async fn queue_due(db: &Db, late_per_second: u16) -> Result<Taken> {
     let mut tx = db.begin().await?;
-    let taken = reminders::queue_due(&mut tx).await?;
+    let taken = reminders::queue_due(&mut tx, late_per_second).await?;
     tx.commit().await?;
     for _ in 0..taken.too_late {
         metrics::fire_settled(FireState::Skipped.as_str(), FireReason::TooLate.as_str(), None);

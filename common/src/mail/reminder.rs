@@ -25,6 +25,8 @@ pub struct Line<'a> {
     pub description: Option<&'a str>,
     /// When the reminder was to fire.
     pub fire_at: DateTime<Utc>,
+    /// What can be done without a login: what it says, and where it leads.
+    pub actions: Vec<(&'static str, String)>,
 }
 
 struct Block {
@@ -32,6 +34,7 @@ struct Block {
     facts: Vec<(&'static str, String)>,
     description: Option<String>,
     late: Option<String>,
+    actions: Vec<(&'static str, String)>,
 }
 
 #[derive(Template)]
@@ -40,6 +43,7 @@ struct Text<'a> {
     blocks: &'a [Block],
     more: usize,
     host: &'a str,
+    unsubscribe: &'a str,
 }
 
 #[derive(Template)]
@@ -48,14 +52,22 @@ struct Html<'a> {
     blocks: &'a [Block],
     more: usize,
     host: &'a str,
+    unsubscribe: &'a str,
     subject: &'a str,
 }
 
-/// The mail that reminds somebody in `tz` of these tasks, `now`, from the installation at `host`.
+/// The mail that reminds somebody in `tz` of these tasks, `now`, from the installation at `host`; `unsubscribe` is where
+/// they stop it.
 ///
 /// # Errors
 /// Only if a template is wrong.
-pub fn reminder(lines: &[Line<'_>], tz: Tz, now: DateTime<Utc>, host: &str) -> Result<Mail, askama::Error> {
+pub fn reminder(
+    lines: &[Line<'_>],
+    tz: Tz,
+    now: DateTime<Utc>,
+    host: &str,
+    unsubscribe: &str,
+) -> Result<Mail, askama::Error> {
     let more = match lines.len().saturating_sub(1) {
         0 => String::new(),
         more => format!(" and {more} more"),
@@ -64,8 +76,8 @@ pub fn reminder(lines: &[Line<'_>], tz: Tz, now: DateTime<Utc>, host: &str) -> R
     let subject = header_safe(title, SUBJECT.saturating_sub(more.len())) + &more;
     let blocks: Vec<Block> = lines.iter().take(LINES).map(|line| block(line, tz, now)).collect();
     let more = lines.len().saturating_sub(LINES);
-    let text = Text { blocks: &blocks, more, host }.render()?;
-    let html = Html { blocks: &blocks, more, host, subject: &subject }.render()?;
+    let text = Text { blocks: &blocks, more, host, unsubscribe }.render()?;
+    let html = Html { blocks: &blocks, more, host, unsubscribe, subject: &subject }.render()?;
     Ok(Mail { subject, text, html })
 }
 
@@ -84,7 +96,8 @@ fn block(line: &Line<'_>, tz: Tz, now: DateTime<Utc>) -> Block {
         title: header_safe(line.title, 500),
         facts,
         description: line.description.and_then(paragraph),
-        late: words::late(line.fire_at, tz, now),
+        late: words::late("reminder", line.fire_at, tz, now),
+        actions: line.actions.clone(),
     }
 }
 
@@ -111,16 +124,31 @@ mod tests {
             priority: "high",
             description: Some("All of it & more.\r\nSee the <list>."),
             fire_at: "2026-12-01T15:30:00Z".parse().unwrap(),
+            actions: vec![("Done", "https://tasks.example.com/a/1".to_owned())],
         }
     }
 
     fn render(lines: &[Line<'_>], now: &str) -> Mail {
-        reminder(lines, Europe::Berlin, now.parse().unwrap(), "tasks.example.com").unwrap()
+        reminder(
+            lines,
+            Europe::Berlin,
+            now.parse().unwrap(),
+            "tasks.example.com",
+            "https://tasks.example.com/u/1",
+        )
+        .unwrap()
     }
 
     #[test]
     fn both_parts_are_as_the_golden_files() {
-        let bare = Line { project: None, due: None, priority: "none", description: None, ..line("Call Bob") };
+        let bare = Line {
+            project: None,
+            due: None,
+            priority: "none",
+            description: None,
+            actions: Vec::new(),
+            ..line("Call Bob")
+        };
         let mail = render(&[line("Ship <it>"), bare], "2026-12-01T15:35:10Z");
         assert_eq!(mail.subject, "Ship <it> and 1 more");
         assert_eq!(mail.text + "\n", include_str!("golden/reminder.txt"));

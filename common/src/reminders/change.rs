@@ -11,6 +11,7 @@ use crate::{
     error::{Code, Error, OnConstraint as _, Result},
     ids::{ReminderId, TaskId, UserId},
     schema::sql_types,
+    tasks,
     users::Person,
 };
 
@@ -83,6 +84,7 @@ impl Reminder {
         let warnings = replan_task(tx, task, &person).await?;
         let reminder =
             Self::of_task(tx.conn(), viewer, task).await?.into_iter().find(|r| ids.contains(&r.id));
+        tasks::record_change(tx, viewer, task, "reminders").await?;
         Ok(Changed { reminder: reminder.ok_or_else(duplicate)?, warnings })
     }
 
@@ -125,6 +127,7 @@ impl Reminder {
             return Err(Error::NotFound("reminder"));
         }
         let warnings = replan_task(tx, task, &person).await?;
+        tasks::record_change(tx, viewer, task, "reminders").await?;
         Ok(Changed { reminder: Self::find(tx.conn(), viewer, task, id).await?, warnings })
     }
 
@@ -150,7 +153,7 @@ impl Reminder {
             return Err(Error::NotFound("reminder"));
         }
         replan_task(tx, task, &person).await?;
-        Ok(())
+        tasks::record_change(tx, viewer, task, "reminders").await
     }
 }
 

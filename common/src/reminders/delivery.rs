@@ -7,12 +7,12 @@ use diesel::{
 };
 use diesel_async::AsyncPgConnection;
 
-use super::{FireReason, FireState, Reason};
+use super::{FireReason, FireState, Reason, catch_up};
 use crate::{
     clock::Now,
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
-    ids::{FireId, UserId},
+    ids::{FireId, JobId, UserId},
     jobs::SendReminder,
     ledger::{self, NewJob},
     telemetry::Origin,
@@ -22,6 +22,10 @@ use crate::{
 pub const BATCH: usize = 1_000;
 /// A reminder that is later than this is not sent any more (semantics §9).
 pub(super) const TOO_LATE: Duration = Duration::hours(24);
+/// A reminder that is later than this is late (semantics §1).
+pub(super) const LATE: Duration = Duration::seconds(60);
+/// People who get late reminders a second, unless the operator says otherwise (semantics §9).
+pub const CATCH_UP_PER_SECOND: u16 = 10;
 
 /// How long until the next fire is due; zero if one is, `None` if none is planned.
 ///
@@ -45,6 +49,34 @@ pub async fn until_next(conn: &mut AsyncPgConnection, now: Now) -> Result<Option
     Ok(seconds.map(|seconds| std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default()))
 }
 
+/// A fire whose time has come.
+#[derive(QueryableByName)]
+pub(super) struct Due {
+    #[diesel(sql_type = Uuid)]
+    pub(super) id: FireId,
+    #[diesel(sql_type = Uuid)]
+    pub(super) user_id: UserId,
+    /// By more than [`LATE`].
+    #[diesel(sql_type = Bool)]
+    pub(super) late: bool,
+    /// By more than [`TOO_LATE`].
+    #[diesel(sql_type = Bool)]
+    pub(super) too_late: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    request_id: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    traceparent: Option<String>,
+}
+
+/// The columns of [`Due`], from `reminder_fires`.
+macro_rules! due_columns {
+    () => {
+        "id, user_id, fire_at < {now} - make_interval(secs => {late}) AS late,
+             fire_at < {now} - make_interval(secs => {too_late}) AS too_late, request_id, traceparent"
+    };
+}
+pub(super) use due_columns;
+
 /// What a round of the due step took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -52,61 +84,60 @@ pub struct Taken {
     pub queued: usize,
     /// Fires that were skipped.
     pub too_late: usize,
+    is_full: bool,
 }
 
 impl Taken {
     /// Whether there may be more.
     pub fn is_full(self) -> bool {
-        self.queued + self.too_late >= BATCH
+        self.is_full
     }
 }
 
 /// The due step (semantics §5.1, §5.5): takes up to [`BATCH`] fires whose time has come, the oldest first, makes one
 /// job for each person among them, and skips what is too late. Any number of schedulers may do so at once.
 ///
+/// Who gets nothing but late reminders is paced: at most `late_per_second` of them a second, all schedulers together,
+/// so that a day of downtime is no flood of mail (semantics §9). What is on time never waits for them.
+///
 /// # Errors
 /// If the database is away.
-pub async fn queue_due(tx: &mut Tx) -> Result<Taken> {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = Uuid)]
-        id: FireId,
-        #[diesel(sql_type = Uuid)]
-        user_id: UserId,
-        #[diesel(sql_type = Bool)]
-        too_late: bool,
-        #[diesel(sql_type = Nullable<Text>)]
-        request_id: Option<String>,
-        #[diesel(sql_type = Nullable<Text>)]
-        traceparent: Option<String>,
-    }
-
-    let due: Vec<Row> = sql!(
-        "SELECT id, user_id, fire_at < {now} - make_interval(secs => {too_late}) AS too_late, request_id, traceparent
-         FROM reminder_fires WHERE state IN ('planned', 'deferred') AND fire_at <= {now}
-         ORDER BY fire_at LIMIT {batch} FOR UPDATE SKIP LOCKED",
+pub async fn queue_due(tx: &mut Tx, late_per_second: u16) -> Result<Taken> {
+    let due: Vec<Due> = sql!(
+        concat!(
+            "SELECT ",
+            due_columns!(),
+            " FROM reminder_fires WHERE state IN ('planned', 'deferred') AND fire_at <= {now}
+             ORDER BY fire_at LIMIT {batch} FOR UPDATE SKIP LOCKED"
+        ),
         now = tx.clock().now(),
         too_late: Double = TOO_LATE.as_seconds_f64(),
+        late: Double = LATE.as_seconds_f64(),
         batch: BigInt = i64::try_from(BATCH).unwrap_or(i64::MAX),
     )
     .load(tx.conn())
     .await?;
-    let (too_late, due): (Vec<Row>, Vec<Row>) = due.into_iter().partition(|row| row.too_late);
+    let mut taken = Taken { is_full: due.len() >= BATCH, ..Taken::default() };
+    let (too_late, due): (Vec<Due>, Vec<Due>) = due.into_iter().partition(|fire| fire.too_late);
     if !too_late.is_empty() {
         let reason = Reason::Unwanted(FireReason::TooLate);
+        taken.too_late = too_late.len();
         sql!(
-            "UPDATE reminder_fires SET state = 'skipped', reason = {reason} WHERE id = ANY({ids})",
+            "UPDATE reminder_fires SET state = 'skipped', reason = {reason}, missed_at = {now} WHERE id = ANY({ids})",
             reason: Text = reason.as_str(),
-            ids: Array<Uuid> = too_late.iter().map(|row| row.id).collect::<Vec<_>>(),
+            now = tx.clock().now(),
+            ids: Array<Uuid> = too_late.iter().map(|fire| fire.id).collect::<Vec<_>>(),
         )
         .execute(tx.conn())
         .await?;
     }
 
-    let mut people: BTreeMap<UserId, Vec<Row>> = BTreeMap::new();
-    for row in due {
-        people.entry(row.user_id).or_default().push(row);
+    let mut people: BTreeMap<UserId, Vec<Due>> = BTreeMap::new();
+    for fire in due {
+        people.entry(fire.user_id).or_default().push(fire);
     }
+    let mut given = Vec::new();
+    let slots = catch_up::slots(tx, &mut people, &mut given, late_per_second).await?;
     let jobs: Vec<NewJob> = people
         .iter()
         .map(|(user_id, fires)| {
@@ -116,20 +147,23 @@ pub async fn queue_due(tx: &mut Tx) -> Result<Taken> {
                 .next()
                 .map(|fire| (fire.request_id.clone(), fire.traceparent.clone()))
                 .unwrap_or_default();
-            let job = NewJob::of(&SendReminder { user_id: *user_id })?;
-            Ok(job.origin(Origin { request_id, traceparent }))
+            let job =
+                NewJob::of(&SendReminder { user_id: *user_id })?.origin(Origin { request_id, traceparent });
+            Ok(match slots.get(user_id) {
+                Some(slot) => job.run_at(*slot),
+                None => job,
+            })
         })
         .collect::<Result<_>>()?;
-    let taken = Taken { queued: people.values().map(Vec::len).sum(), too_late: too_late.len() };
-    if jobs.is_empty() {
+    let jobs = ledger::enqueue_all(tx, jobs).await?;
+    given.extend(
+        people.values().zip(jobs).flat_map(|(fires, job)| fires.iter().map(move |fire| (fire.id, job))),
+    );
+    taken.queued = given.len();
+    if given.is_empty() {
         return Ok(taken);
     }
-    let jobs = ledger::enqueue_all(tx, jobs).await?;
-    let (ids, jobs): (Vec<FireId>, Vec<_>) = people
-        .values()
-        .zip(jobs)
-        .flat_map(|(fires, job)| fires.iter().map(move |fire| (fire.id, job)))
-        .unzip();
+    let (ids, jobs): (Vec<FireId>, Vec<JobId>) = given.into_iter().unzip();
     sql!(
         "UPDATE reminder_fires f SET state = 'queued', reason = NULL, job_id = q.job_id
          FROM unnest({ids}, {jobs}) AS q (id, job_id) WHERE f.id = q.id",

@@ -34,6 +34,8 @@ pub enum Reason {
     GaveUp,
     /// An earlier try was cut short after the mail had been handed over: it may have arrived then.
     Ambiguous,
+    /// The person got as many mails today as they may: it is sent tomorrow.
+    MailLimit,
     /// The job that had it is dead.
     JobDead,
     /// An operator cancelled the job that had it.
@@ -49,6 +51,7 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::GaveUp => "gave_up",
             Self::Ambiguous => "ambiguous",
+            Self::MailLimit => "mail_limit",
             Self::JobDead => "job_dead",
             Self::JobCancelled => "job_cancelled",
         }
@@ -57,9 +60,16 @@ impl Reason {
     /// The state of a fire that is not sent for this reason.
     pub fn state(self) -> FireState {
         match self {
-            Self::Unwanted(FireReason::TooLate | FireReason::RecipientDisabled | FireReason::NoAccess) => {
-                FireState::Skipped
-            }
+            Self::Unwanted(
+                FireReason::TooLate
+                | FireReason::RecipientDisabled
+                | FireReason::NoAccess
+                | FireReason::Unverified
+                | FireReason::Unsubscribed
+                | FireReason::Paused
+                | FireReason::AddressSuppressed,
+            ) => FireState::Skipped,
+            Self::MailLimit => FireState::Queued,
             Self::Unwanted(_) | Self::Moved | Self::JobCancelled => FireState::Cancelled,
             Self::Rejected | Self::GaveUp | Self::Ambiguous | Self::JobDead => FireState::Dead,
         }
@@ -76,11 +86,11 @@ pub struct Fire {
     pub channel: Channel,
     /// When it fires.
     pub fire_at: DateTime<Utc>,
-    /// When it was to fire before it was deferred.
+    /// When it was to fire before it was deferred or snoozed.
     pub planned_for: DateTime<Utc>,
     /// Where it stands.
     pub state: FireState,
-    /// Why, if that needs saying: `task_done`, `too_late`, …
+    /// Why, if that needs saying: `task_done`, `too_late`, `snoozed`, …
     #[schema(example = "task_done")]
     pub reason: Option<String>,
     /// When the mail server accepted it.
@@ -93,6 +103,8 @@ pub struct Fire {
     pub smtp_reply: Option<String>,
     /// Rises when a moved task reminds again.
     pub plan_no: i32,
+    /// 0 for the reminder itself; one more each time it is snoozed after it was sent.
+    pub slot: i32,
     /// The request that planned it.
     pub request_id: Option<String>,
     /// When it was planned first.

@@ -84,6 +84,14 @@ impl At {
         }
     }
 
+    /// The instant that it means for somebody in `tz`.
+    pub(super) fn instant(self, tz: Tz) -> DateTime<Utc> {
+        match self {
+            Self::Instant(instant) => instant,
+            Self::Local(local) => zone::resolve(local, tz),
+        }
+    }
+
     /// The wall time and zone that are stored: the person's own, unless the instant has no wall time there.
     pub(super) fn pin(self, person: Tz) -> (NaiveDateTime, Zone) {
         let (local, tz) = match self {

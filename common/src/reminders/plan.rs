@@ -65,6 +65,14 @@ pub enum FireReason {
     RecipientDisabled,
     /// The person may not see the task any more.
     NoAccess,
+    /// The person has not confirmed the address.
+    Unverified,
+    /// The person does not want reminders by mail.
+    Unsubscribed,
+    /// The person wants none for a while.
+    Paused,
+    /// Mail to the address comes back, or an administrator stopped it.
+    AddressSuppressed,
 }
 
 impl FireReason {
@@ -79,6 +87,10 @@ impl FireReason {
             Self::TooLate => "too_late",
             Self::RecipientDisabled => "recipient_disabled",
             Self::NoAccess => "no_access",
+            Self::Unverified => "unverified",
+            Self::Unsubscribed => "unsubscribed",
+            Self::Paused => "paused",
+            Self::AddressSuppressed => "address_suppressed",
         }
     }
 }
@@ -125,7 +137,7 @@ pub struct Existing {
     pub id: FireId,
     /// Which plan of the occurrence it belongs to.
     pub plan_no: i32,
-    /// Its instant.
+    /// Its instant by the plan: a snoozed fire comes at another, and stays there until the plan itself moves.
     pub fire_at: DateTime<Utc>,
     /// How far it is.
     pub state: FireState,

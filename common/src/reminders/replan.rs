@@ -121,7 +121,7 @@ macro_rules! row_columns {
          CASE WHEN t.deleted_at IS NOT NULL THEN 'task_deleted' WHEN t.status IN ('done', 'cancelled') THEN 'task_done'
               WHEN t.archived_at IS NOT NULL THEN 'task_archived' END AS closed,
          t.due_date, t.due_time, t.due_zone, t.occurrence_no, u.time_zone, u.day_start,
-         f.id AS fire_id, f.plan_no, f.fire_at, f.state"
+         f.id AS fire_id, f.plan_no, f.planned_for AS fire_at, f.state"
     };
 }
 
@@ -132,13 +132,23 @@ macro_rules! row_columns {
 /// If the database is away.
 pub async fn replan_task(tx: &mut Tx, task: TaskId, person: &Person) -> Result<Vec<Warning>> {
     // The fires are locked before they are judged: a worker that is just taking one has it, or will find it changed.
+    // What was snoozed into a slot of its own has its time from the person: no plan moves it, but it ends with the task
+    // and with its reminder.
     let rows: Vec<Row> = sql!(
         concat!(
             "WITH fires AS MATERIALIZED
-                 (SELECT * FROM reminder_fires WHERE task_id = {task} AND slot = 0 ORDER BY id FOR UPDATE)
+                 (SELECT * FROM reminder_fires WHERE task_id = {task} ORDER BY id FOR UPDATE),
+             snoozed AS (UPDATE reminder_fires f SET state = 'cancelled',
+                     reason = CASE WHEN t.deleted_at IS NOT NULL THEN 'task_deleted'
+                         WHEN t.status IN ('done', 'cancelled') THEN 'task_done'
+                         WHEN t.archived_at IS NOT NULL THEN 'task_archived' ELSE 'reminder_removed' END
+                 FROM fires s JOIN tasks t ON t.id = s.task_id JOIN reminders r ON r.id = s.reminder_id
+                 WHERE f.id = s.id AND s.slot > 0 AND s.state IN ('planned', 'deferred', 'queued')
+                     AND (t.deleted_at IS NOT NULL OR t.status IN ('done', 'cancelled') OR t.archived_at IS NOT NULL
+                          OR r.removed_at IS NOT NULL))
              SELECT ", row_columns!(), "
              FROM reminders r JOIN tasks t ON t.id = r.task_id JOIN users u ON u.id = r.user_id
-             LEFT JOIN LATERAL (SELECT * FROM fires WHERE fires.reminder_id = r.id
+             LEFT JOIN LATERAL (SELECT * FROM fires WHERE fires.reminder_id = r.id AND fires.slot = 0
                  AND fires.occurrence_no = t.occurrence_no ORDER BY fires.plan_no DESC LIMIT 1) f ON true
              WHERE r.task_id = {task} AND (r.removed_at IS NULL OR f.state IN ('planned', 'deferred', 'queued'))"
         ),
@@ -170,7 +180,8 @@ pub async fn replan_person(tx: &mut Tx, person: &Person) -> Result<usize> {
     let rows: Vec<Row> = sql!(
         concat!(
             "WITH f AS MATERIALIZED (SELECT * FROM reminder_fires
-                 WHERE user_id = {user} AND state IN ('planned', 'deferred') AND slot = 0 ORDER BY id FOR UPDATE)
+                 WHERE user_id = {user} AND state IN ('planned', 'deferred') AND slot = 0
+                     AND reason IS DISTINCT FROM 'snoozed' ORDER BY id FOR UPDATE)
              SELECT ", row_columns!(), "
              FROM f JOIN reminders r ON r.id = f.reminder_id JOIN tasks t ON t.id = r.task_id
              JOIN users u ON u.id = r.user_id

@@ -6,6 +6,7 @@ use diesel::{
     sql_types::{Array, Bool, Date, Double, Nullable, Text, Time, Timestamptz, Uuid},
 };
 use diesel_async::AsyncPgConnection;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{FireReason, FireState, Reason, delivery::TOO_LATE};
@@ -13,10 +14,11 @@ use crate::{
     clock::Now,
     db::{Db, RunQueryDsl as _, Tx, sql},
     error::Result,
-    ids::{FireId, JobId, TaskId, UserId},
+    events::{self, EventType, NewEvent},
+    ids::{FireId, JobId, ReminderId, TaskId, UserId},
     metrics,
     schema::sql_types,
-    tasks::due::Meaning,
+    tasks::{TaskData, due::Meaning},
     telemetry::Origin,
     zone::Zone,
 };
@@ -27,6 +29,9 @@ pub struct Recipient {
     /// Their address.
     #[diesel(sql_type = Text)]
     pub email: String,
+    /// Whether they have shown that it is theirs.
+    #[diesel(sql_type = Bool)]
+    pub email_verified: bool,
     /// Where their clock hangs.
     #[diesel(sql_type = Text)]
     pub time_zone: Zone,
@@ -38,7 +43,7 @@ pub struct Recipient {
 /// If the database is away.
 pub async fn waiting(conn: &mut AsyncPgConnection, now: Now, user: UserId) -> Result<Option<Recipient>> {
     let rows = sql!(
-        "SELECT email::text AS email, time_zone FROM users u WHERE id = {user} AND EXISTS (
+        "SELECT email::text AS email, email_verified_at IS NOT NULL AS email_verified, time_zone FROM users u WHERE id = {user} AND EXISTS (
              SELECT FROM reminder_fires f WHERE f.user_id = u.id AND f.state IN ('queued', 'sending') AND f.fire_at <= {now})",
         user: Uuid = user,
         now = now,
@@ -46,6 +51,30 @@ pub async fn waiting(conn: &mut AsyncPgConnection, now: Now, user: UserId) -> Re
     .load(conn)
     .await?;
     Ok(rows.into_iter().next())
+}
+
+/// Says why what a person's jobs have is not sent now: skipped for good, or `queued` until tomorrow, as the reason says.
+///
+/// # Errors
+/// If the database is away.
+pub async fn hold(conn: &mut AsyncPgConnection, now: Now, user: UserId, reason: Reason) -> Result<()> {
+    let held = sql!(
+        "WITH mine AS MATERIALIZED (SELECT id FROM reminder_fires WHERE user_id = {user} AND state = 'queued' AND fire_at <= {now}
+             ORDER BY id FOR UPDATE)
+         UPDATE reminder_fires f SET state = {state}, reason = {reason} FROM mine WHERE f.id = mine.id",
+        user: Uuid = user,
+        now = now,
+        state: sql_types::FireState = reason.state(),
+        reason: Text = reason.as_str(),
+    )
+    .execute(conn)
+    .await?;
+    if reason.state() != FireState::Queued {
+        for _ in 0..held {
+            metrics::fire_settled(reason.state().as_str(), reason.as_str(), None);
+        }
+    }
+    Ok(())
 }
 
 /// The fires of one mail, which this job alone may send now.
@@ -130,6 +159,9 @@ impl ClaimedFire {
             Reason::Unwanted(FireReason::TaskArchived),
             Reason::Unwanted(FireReason::ReminderRemoved),
             Reason::Unwanted(FireReason::TooLate),
+            Reason::Unwanted(FireReason::Unsubscribed),
+            Reason::Unwanted(FireReason::Paused),
+            Reason::Unwanted(FireReason::AddressSuppressed),
         ];
         let name = self.unwanted.as_deref()?;
         reasons.into_iter().find(|reason| reason.as_str() == name)
@@ -171,9 +203,10 @@ pub async fn claim(db: &Db, user: UserId, job: Option<JobId>, host: &str) -> Res
     if !changes.is_empty() {
         sql!(
             "UPDATE reminder_fires f SET state = c.state::fire_state, reason = c.reason, message_id = c.message_id,
-                 job_id = coalesce({job}, f.job_id)
+                 job_id = coalesce({job}, f.job_id), missed_at = CASE WHEN c.reason = 'too_late' THEN {now} END
              FROM unnest({ids}, {states}, {reasons}, {message_ids}) AS c (id, state, reason, message_id) WHERE f.id = c.id",
             job: Nullable<Uuid> = job,
+            now = tx.clock().now(),
             ids: Array<Uuid> = changes.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
             states: Array<Text> = changes.iter().map(|(_, state, ..)| state.as_str()).collect::<Vec<_>>(),
             reasons: Array<Nullable<Text>> =
@@ -229,9 +262,16 @@ async fn lock(tx: &mut Tx, user: UserId, job: Option<JobId>) -> Result<Vec<Claim
                   WHEN t.status IN ('done', 'cancelled') THEN 'task_done'
                   WHEN t.archived_at IS NOT NULL THEN 'task_archived'
                   WHEN r.removed_at IS NOT NULL THEN 'reminder_removed'
-                  WHEN f.fire_at < {now} - make_interval(secs => {too_late}) THEN 'too_late' END AS unwanted
+                  WHEN f.fire_at < {now} - make_interval(secs => {too_late}) THEN 'too_late'
+                  WHEN np.paused_until > {now} THEN 'paused'
+                  WHEN np.reminders_email = false OR s.reason = 'unsubscribe' THEN 'unsubscribed'
+                  WHEN s.reason IS NOT NULL THEN 'address_suppressed' END AS unwanted
          FROM reminder_fires f JOIN reminders r ON r.id = f.reminder_id JOIN tasks t ON t.id = f.task_id
-         JOIN users u ON u.id = f.user_id LEFT JOIN projects p ON p.id = t.project_id LEFT JOIN jobs j ON j.id = f.job_id
+         JOIN users u ON u.id = f.user_id LEFT JOIN user_notification_prefs np ON np.user_id = u.id
+         LEFT JOIN LATERAL (SELECT s.reason FROM mail_suppressions s
+             WHERE s.address_hash = sha256(convert_to(lower(u.email::text), 'UTF8')) AND (s.kind IS NULL OR s.kind = 'reminder')
+             ORDER BY s.kind NULLS FIRST LIMIT 1) s ON true
+         LEFT JOIN projects p ON p.id = t.project_id LEFT JOIN jobs j ON j.id = f.job_id
          WHERE f.id = ANY({ids}) ORDER BY f.fire_at, f.id",
         now = now,
         job: Nullable<Uuid> = job,
@@ -278,26 +318,57 @@ pub enum Ending<'a> {
     },
 }
 
+/// A fire that was settled.
+#[derive(QueryableByName)]
+struct Settled {
+    #[diesel(sql_type = Uuid)]
+    task_id: TaskId,
+    #[diesel(sql_type = Uuid)]
+    reminder_id: ReminderId,
+    #[diesel(sql_type = Timestamptz)]
+    fire_at: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Double>)]
+    late: Option<f64>,
+}
+
+/// Writes down that these reminders were sent.
+async fn record_fired(tx: &mut Tx, fires: &[Settled]) -> Result<()> {
+    #[derive(Serialize)]
+    struct Fired<'a> {
+        #[serde(flatten)]
+        task: &'a TaskData,
+        reminder: FiredReminder,
+    }
+
+    #[derive(Serialize)]
+    struct FiredReminder {
+        id: ReminderId,
+        fire_at: DateTime<Utc>,
+    }
+
+    let tasks = TaskData::load_all(tx, &fires.iter().map(|fire| fire.task_id).collect::<Vec<_>>()).await?;
+    let events = fires.iter().filter_map(|fire| {
+        let task = tasks.iter().find(|task| task.id() == fire.task_id)?;
+        let reminder = FiredReminder { id: fire.reminder_id, fire_at: fire.fire_at };
+        Some(NewEvent::new(EventType::ReminderFired, task.about(), &Fired { task, reminder }))
+    });
+    events::record_all(tx, events.collect::<Result<_>>()?).await
+}
+
 /// Writes what became of a claim, each fire for itself. A try that was thought dead may come back with the truth: what
 /// was accepted counts as sent even if another try has begun.
 ///
 /// # Errors
 /// If the database is away.
 pub async fn settle(db: &Db, claim: &Claim, ending: &Ending<'_>) -> Result<()> {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = Nullable<Double>)]
-        late: Option<f64>,
-    }
-
     let ids: Vec<FireId> = claim.fires.iter().map(|fire| fire.id).collect();
     let (state, reason, reply, keeps_id) = match ending {
         Ending::Sent { reply } => (FireState::Sent, None, Some(*reply), true),
         Ending::Dead { reason, reply } => (FireState::Dead, Some(*reason), Some(*reply), true),
         Ending::Again { ambiguous } => (FireState::Queued, None, None, *ambiguous),
     };
-    let mut conn = db.conn().await?;
-    let rows: Vec<Row> = sql!(
+    let mut tx = db.begin().await?;
+    let rows: Vec<Settled> = sql!(
         "WITH mine AS MATERIALIZED (SELECT id FROM reminder_fires WHERE id = ANY({ids}) AND message_id = {message_id}
              AND (state = 'sending' OR {sent} AND state = 'queued') ORDER BY id FOR UPDATE)
          UPDATE reminder_fires f SET state = {state}, reason = CASE WHEN {sent} THEN f.reason ELSE {reason} END,
@@ -305,7 +376,8 @@ pub async fn settle(db: &Db, claim: &Claim, ending: &Ending<'_>) -> Result<()> {
              sent_at = CASE WHEN {sent} THEN {now} END,
              late_by_s = CASE WHEN {sent} THEN greatest(0, floor(extract(epoch FROM {now} - f.fire_at)))::int END
          FROM mine WHERE f.id = mine.id
-         RETURNING CASE WHEN {sent} THEN extract(epoch FROM f.sent_at - f.fire_at)::float8 END AS late",
+         RETURNING f.task_id, f.reminder_id, f.fire_at,
+             CASE WHEN {sent} THEN extract(epoch FROM f.sent_at - f.fire_at)::float8 END AS late",
         ids: Array<Uuid> = ids,
         message_id: Text = claim.message_id.as_str(),
         sent: Bool = state == FireState::Sent,
@@ -313,12 +385,16 @@ pub async fn settle(db: &Db, claim: &Claim, ending: &Ending<'_>) -> Result<()> {
         reason: Nullable<Text> = reason.map(Reason::as_str),
         keeps_id: Bool = keeps_id,
         reply: Nullable<Text> = reply,
-        now = db.clock().now(),
+        now = tx.clock().now(),
     )
-    .load(&mut conn)
+    .load(tx.conn())
     .await?;
+    if state == FireState::Sent {
+        record_fired(&mut tx, &rows).await?;
+    }
+    tx.commit().await?;
     if state != FireState::Queued {
-        for Row { late } in rows {
+        for Settled { late, .. } in rows {
             let late = late.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default());
             metrics::fire_settled(state.as_str(), reason.map_or("", Reason::as_str), late);
         }

@@ -2,19 +2,25 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use common::{
-    ids::{JobId, UserId},
+    allowance::{self, Allowance},
+    ids::{FireId, JobId, UserId},
     jobs::{Job as _, SendReminder},
-    mail::{self, Line, Mail},
-    reminders::{self, Claim, Ending, Reason, Recipient},
+    mail::{
+        self, Line, Mail,
+        links::{Action, ActionLink, Links},
+    },
+    reminders::{self, Claim, Ending, FireReason, Reason, Recipient},
+    suppressions::{self, MailKind},
     telemetry::Origin,
 };
 use tokio::time::Instant;
 
+use super::{count_mail, unsubscribe};
 use crate::{
     context::Context,
     job::{JobError, Run},
     runner::Running,
-    smtp::{Failure, Header, PROBE_EVERY, Smtp},
+    smtp::{Failure, Header, Smtp, later, refused},
 };
 
 /// No further mail is begun after so long: what has begun must end within the kind's timeout.
@@ -45,6 +51,9 @@ async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<()
     };
     let started = Instant::now();
     while let Some(recipient) = waiting(context, user).await? {
+        if let Some(held) = held(context, user, &recipient).await? {
+            return held;
+        }
         if started.elapsed() > ENOUGH {
             return Err(JobError::Snooze(context.db.clock().instant()));
         }
@@ -56,8 +65,7 @@ async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<()
         let gave_up = match failure {
             Failure::Auth { error } => {
                 give_back(context, claim.as_ref(), false).await?;
-                tracing::error!(error, "the mail server refuses to log in: mails wait");
-                return Err(later(context));
+                return Err(refused(context, &error).await);
             }
             Failure::Temporary { error, ambiguous } if !attempt.is_last => {
                 give_back(context, claim.as_ref(), ambiguous).await?;
@@ -68,7 +76,11 @@ async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<()
                 give_up(context, user, attempt, claim, Reason::GaveUp, &error).await?
             }
             Failure::Rejected { reply } => {
-                give_up(context, user, attempt, claim, Reason::Rejected, &reply).await?
+                let gave_up = give_up(context, user, attempt, claim, Reason::Rejected, &reply).await?;
+                // What this suppresses is the next mail: this one was refused, and says so.
+                let mut conn = context.db.conn().await?;
+                suppressions::bounced(&mut conn, context.db.clock().now(), user, &reply).await?;
+                gave_up
             }
         };
         if !gave_up {
@@ -83,9 +95,26 @@ async fn waiting(context: &Context, user: UserId) -> Result<Option<Recipient>, J
     Ok(reminders::waiting(&mut conn, context.db.clock().now(), user).await?)
 }
 
-/// When nobody can send: later, without counting this as a try.
-fn later(context: &Context) -> JobError {
-    JobError::Snooze(context.db.clock().instant() + PROBE_EVERY)
+/// How the job ends if nothing may be sent to this person now: not to an address that they have not confirmed, and not
+/// more than a day allows. What is over that waits for the next day, when one mail has all of it.
+async fn held(
+    context: &Context,
+    user: UserId,
+    recipient: &Recipient,
+) -> Result<Option<Result<(), JobError>>, JobError> {
+    let (mut conn, now) = (context.db.conn().await?, context.db.clock().now());
+    if context.settings.require_email_verification && !recipient.email_verified {
+        let reason = Reason::Unwanted(FireReason::Unverified);
+        reminders::hold(&mut conn, now, user, reason).await?;
+        return Ok(Some(Ok(())));
+    }
+    match allowance::left(&mut conn, now, user, context.settings.mail_per_user_per_day).await? {
+        Allowance::Left => Ok(None),
+        Allowance::Until(tomorrow) => {
+            reminders::hold(&mut conn, now, user, Reason::MailLimit).await?;
+            Ok(Some(Err(JobError::Snooze(tomorrow))))
+        }
+    }
 }
 
 enum Try {
@@ -114,11 +143,13 @@ async fn try_one(
         draft.abandon().await;
         return Ok(Try::Done);
     };
-    let mail = render(&claim, recipient, host)?;
+    let mail = render(context, user, &claim, recipient)?;
     let own = Origin::current();
     let header = Header {
         message_id: &claim.message_id,
         list_id: format!("reminder.{host}"),
+        thread: thread(&claim, host),
+        unsubscribe: Some(unsubscribe(context, user, MailKind::Reminder)),
         date: claim.now,
         origin: if claim.origin.request_id.is_some() { &claim.origin } else { &own },
     };
@@ -126,13 +157,28 @@ async fn try_one(
         Ok(reply) => {
             tracing::info!(mail.message_id = claim.message_id, fires = claim.fires.len(), "reminder sent");
             settle(context, &claim, &Ending::Sent { reply: &reply }).await?;
+            count_mail(context, user).await;
             Ok(if claim.is_more { Try::Sent } else { Try::Done })
         }
         Err(failure) => Ok(Try::Failed(Some(claim), failure)),
     }
 }
 
-fn render(claim: &Claim, recipient: &Recipient, host: &str) -> Result<Mail, JobError> {
+/// All mails of one task make a thread. A mail about several tasks is in none: it would tie their threads together.
+fn thread(claim: &Claim, host: &str) -> Option<String> {
+    let first = claim.fires.first()?.task_id;
+    let alone = claim.fires.iter().all(|fire| fire.task_id == first);
+    alone.then(|| format!("<task-{}@{host}>", first.uuid().simple()))
+}
+
+fn render(context: &Context, user: UserId, claim: &Claim, recipient: &Recipient) -> Result<Mail, JobError> {
+    let links = Links::new(&context.secrets);
+    let url = &context.settings.public_url;
+    let actions = |fire: FireId| {
+        let link =
+            |action: Action| (action.label(), links.action(url, ActionLink { fire, action }, claim.now));
+        Action::ALL.map(link).to_vec()
+    };
     let lines: Vec<Line<'_>> = claim
         .fires
         .iter()
@@ -143,9 +189,11 @@ fn render(claim: &Claim, recipient: &Recipient, host: &str) -> Result<Mail, JobE
             priority: &fire.priority,
             description: fire.description.as_deref(),
             fire_at: fire.fire_at,
+            actions: actions(fire.id),
         })
         .collect();
-    Ok(mail::reminder(&lines, recipient.time_zone.tz(), claim.now, host)?)
+    let stop = links.unsubscribe(url, user, MailKind::Reminder);
+    Ok(mail::reminder(&lines, recipient.time_zone.tz(), claim.now, mail::host(url), &stop)?)
 }
 
 /// Back to `queued`: the next try takes it.

@@ -188,10 +188,12 @@ async fn crash_after_the_mail_server_has_it(bench: &Bench, user: UserId, job: Jo
     let smtp = bench.context.smtp.as_ref().unwrap();
     let draft = smtp.open(&recipient.email).await.unwrap();
     let claim = reminders::claim(bench.db(), user, Some(job), "localhost").await.unwrap().unwrap();
-    let mail = render(&claim, &recipient, "localhost").unwrap();
+    let mail = render(&bench.context, user, &claim, &recipient).unwrap();
     let header = Header {
         message_id: &claim.message_id,
         list_id: "reminder.localhost".into(),
+        thread: None,
+        unsubscribe: None,
         date: claim.now,
         origin: &claim.origin,
     };
@@ -364,7 +366,7 @@ async fn a_server_that_refuses_the_login_costs_no_attempt() {
     let url = |password| format!("smtp://ann:{password}@{}", sink.smtp_addr());
     bench.context.smtp = Some(smtp(&url("wrong"), crate::smtp::LIMIT));
     let Err(JobError::Snooze(until)) = deliver_as(&bench, ann, job).await else { panic!("not snoozed") };
-    assert_eq!(until, at("2026-12-01T15:31:00Z"));
+    assert_eq!(until, at("2026-12-01T15:30:05Z"));
     assert_eq!(bench.fire_row(fire).await.stands(), ("queued", None));
     bench.context.smtp = Some(smtp(&url("right"), crate::smtp::LIMIT));
     deliver_as(&bench, ann, job).await.unwrap();
@@ -397,4 +399,84 @@ async fn fires_whose_job_has_ended_are_found() {
     for (fire, stands) in fires.into_iter().zip(expected) {
         assert_eq!(bench.fire_row(fire).await.stands(), stands);
     }
+}
+
+/// What is over the day's limit comes tomorrow, all of it in one mail.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_the_limit_of_a_day_comes_tomorrow_in_one_mail() {
+    let mut bench = Bench::at("2026-12-01T15:30:00Z").await;
+    bench.context.settings.mail_per_user_per_day = 1;
+    let (ann, bob) = (bench.user("ann@example.com").await, bench.user("bob@example.com").await);
+    let mut fires = Vec::new();
+    for (user, at) in [(ann, "15:30"), (ann, "15:31"), (ann, "15:32"), (bob, "15:32")] {
+        let task = bench.task(user, &format!("At {at}")).await;
+        fires.push(bench.fire(user, task, &format!("2026-12-01T{at}:00Z")).await);
+        bench.advance_to(&format!("2026-12-01T{at}:00Z"));
+        let job = *bench.queue_due().await.last().unwrap();
+        let result = deliver_as(&bench, user, job).await;
+        let tomorrow = common::testing::at("2026-12-02T00:00:00Z");
+        let held = user == ann && at != "15:30";
+        assert_eq!(
+            matches!(result, Err(JobError::Snooze(until)) if until == tomorrow),
+            held,
+            "{at}: {result:?}"
+        );
+    }
+    assert_eq!(bench.mails().len(), 2);
+    for held in &fires[1..3] {
+        assert_eq!(bench.fire_row(*held).await.stands(), ("queued", Some("mail_limit")));
+    }
+    bench.advance_to("2026-12-02T00:00:00Z");
+    let job = *bench.queue_due().await.last().unwrap();
+    deliver_as(&bench, ann, job).await.unwrap();
+    let text = &bench.mails()[2].text;
+    assert!(text.contains("At 15:31") && text.contains("At 15:32") && text.contains("8 h late"), "{text}");
+    for held in &fires[1..3] {
+        assert_eq!(bench.fire_row(*held).await.stands(), ("sent", None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mails_of_a_task_make_a_thread() {
+    let bench = Bench::at("2026-12-01T15:30:00Z").await;
+    let ann = bench.user("ann@example.com").await;
+    let (ship, call) = (bench.task(ann, "Ship it").await, bench.task(ann, "Call Bob").await);
+    for (tasks, instant) in [
+        (&[ship][..], "2026-12-01T15:30:00Z"),
+        (&[ship, ship], "2026-12-01T15:31:00Z"),
+        (&[ship, call], "2026-12-01T15:32:00Z"),
+    ] {
+        for task in tasks {
+            bench.fire(ann, *task, instant).await;
+        }
+        bench.advance_to(instant);
+        let job = *bench.queue_due().await.last().unwrap();
+        deliver_as(&bench, ann, job).await.unwrap();
+    }
+    let mails = bench.mails();
+    let thread = format!("<task-{}@localhost>", ship.uuid().simple());
+    for mail in &mails[..2] {
+        assert_eq!(header(mail, "References"), Some(&*thread));
+        assert_eq!(header(mail, "In-Reply-To"), Some(&*thread));
+    }
+    assert_ne!(header(&mails[0], "Message-ID"), header(&mails[1], "Message-ID"));
+    assert_eq!(header(&mails[2], "References"), None, "several tasks are no thread");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_not_confirmed_gets_no_reminder_if_that_is_asked_for() {
+    let mut bench = Bench::at("2026-12-01T15:30:00Z").await;
+    bench.context.settings.require_email_verification = true;
+    let ann = bench.user("ann@example.com").await;
+    let task = bench.task(ann, "Ship it").await;
+    let first = bench.fire(ann, task, "2026-12-01T15:30:00Z").await;
+    let job = bench.queue_due().await[0];
+    deliver_as(&bench, ann, job).await.unwrap();
+    assert_eq!(bench.fire_row(first).await.stands(), ("skipped", Some("unverified")));
+    bench.run("UPDATE users SET email_verified_at = now()").await;
+    let second = bench.fire(ann, task, "2026-12-01T15:30:00Z").await;
+    let job = *bench.queue_due().await.last().unwrap();
+    deliver_as(&bench, ann, job).await.unwrap();
+    assert_eq!(bench.fire_row(second).await.stands(), ("sent", None));
+    assert_eq!(bench.mails().len(), 1);
 }
