@@ -5,14 +5,23 @@
 mod claim;
 mod enqueue_all;
 mod finish;
+mod list;
+mod operate;
 mod prune;
 mod queues;
+mod result;
 
 pub use claim::{Claim, ClaimKey, MAX_CRASHES, Standing, claim, claim_orphan, lost, renew, standing};
 pub use enqueue_all::enqueue_all;
 pub use finish::{Again, Finish, finish};
+pub use list::{JobDetails, JobError, JobFilter, JobSummary, LastError};
+pub use operate::{MAX_RETRIED, Retried, cancel, retry, retry_all};
 pub use prune::prune;
-pub use queues::{pause, paused, resume};
+pub use queues::{
+    Pause, QueueStatus, pause, pause_and_probe, pause_by_hand, pause_of, paused, resume, resume_by_hand,
+    take_probe,
+};
+pub use result::{Ended, set_result, wait_for};
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -94,6 +103,12 @@ impl NewJob {
     /// Asked for by this request, instead of by what runs now.
     pub fn origin(mut self, origin: Origin) -> Self {
         self.origin = Some(origin);
+        self
+    }
+
+    /// On behalf of somebody whom the payload does not name.
+    pub fn lane(mut self, lane: impl Into<String>) -> Self {
+        self.lane = lane.into();
         self
     }
 

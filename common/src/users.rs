@@ -1,8 +1,13 @@
 //! People and their accounts.
 
+mod admin;
+
+pub use admin::{Account, AccountFilter, AccountPatch, HasPassword, InitialAdmin, address_problem};
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
-use diesel::{ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _};
+use diesel::{
+    ExpressionMethods as _, HasQuery, NullableExpressionMethods as _, OptionalExtension as _, QueryDsl as _,
+};
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
 use serde::{Deserialize, Serialize, Serializer};
@@ -14,7 +19,7 @@ use crate::{
     db::{RunQueryDsl as _, Tx, pg_enum},
     error::{Code, Coded, Error, OnConstraint as _, Result, one_line},
     ids::UserId,
-    reminders,
+    notifications, reminders,
     schema::users,
     tasks::{Task, due},
     zone::Zone,
@@ -39,6 +44,10 @@ pub struct User {
     /// Where their mail goes.
     #[schema(example = "ann@example.com")]
     pub email: String,
+    /// Whether they have shown that the address is theirs. Where the installation asks for that, nothing but account
+    /// mail goes to it before.
+    #[diesel(select_expression = users::email_verified_at.is_not_null())]
+    pub email_verified: bool,
     /// What they are called.
     #[schema(example = "Ann")]
     pub full_name: String,
@@ -56,7 +65,7 @@ pub struct User {
     pub created_at: DateTime<Utc>,
 }
 
-fn hours_and_minutes<S: Serializer>(time: &NaiveTime, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn hours_and_minutes<S: Serializer>(time: &NaiveTime, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&time.format("%H:%M"))
 }
 
@@ -83,8 +92,12 @@ pub struct NewUser {
     pub time_zone: Option<Zone>,
 }
 
+/// Whether this is a mail address, for garde.
+///
+/// # Errors
+/// If it is not.
 #[expect(clippy::ptr_arg, reason = "garde hands on what the field holds")]
-fn is_address(text: &String, (): &()) -> garde::Result {
+pub fn is_address(text: &String, (): &()) -> garde::Result {
     let refuse =
         || Err(garde::Error::new(Coded(Code::InvalidEmail, "An address has the form name@example.com.")));
     let Some((name, host)) = text.rsplit_once('@') else { return refuse() };
@@ -99,8 +112,12 @@ fn is_address(text: &String, (): &()) -> garde::Result {
     if good { Ok(()) } else { refuse() }
 }
 
+/// A rule for garde: a password has 12 characters or more, and at most 1,024 bytes.
+///
+/// # Errors
+/// What is wrong with it.
 #[expect(clippy::ptr_arg, reason = "garde hands on what the field holds")]
-fn is_password(text: &String, (): &()) -> garde::Result {
+pub fn is_password(text: &String, (): &()) -> garde::Result {
     if text.chars().count() >= 12 && text.len() <= 1024 {
         Ok(())
     } else {
@@ -136,40 +153,85 @@ impl User {
     /// # Errors
     /// [`Error::Conflict`] if the address has one already.
     pub async fn register(tx: &mut Tx, new: &NewUser, password_hash: &str) -> Result<Self> {
+        let id =
+            Self::insert(tx, &new.email, Some(password_hash), &new.full_name, new.time_zone.clone()).await?;
+        Self::find(tx.conn(), Viewer { user_id: id }).await
+    }
+
+    /// An account and all that belongs to a new one.
+    async fn insert(
+        tx: &mut Tx,
+        email: &str,
+        password_hash: Option<&str>,
+        full_name: &str,
+        time_zone: Option<Zone>,
+    ) -> Result<UserId> {
         let id = UserId::new();
         let now = tx.clock().now();
-        diesel::insert_into(users::table)
+        let time_zone = time_zone.unwrap_or_else(|| crate::zone::instance().into());
+        let created_at = diesel::insert_into(users::table)
             .values((
                 users::id.eq(id),
-                users::email.eq(&new.email),
+                users::email.eq(email),
                 users::password_hash.eq(password_hash),
-                users::full_name.eq(new.full_name.trim()),
-                users::time_zone.eq(new.time_zone.clone().unwrap_or_else(|| crate::zone::instance().into())),
+                users::full_name.eq(full_name.trim()),
+                users::time_zone.eq(&time_zone),
                 users::created_at.eq(now),
                 users::updated_at.eq(now),
             ))
-            .execute(tx.conn())
+            .returning(users::created_at)
+            .get_result(tx.conn())
             .await
             .on_constraint("users_email_key", || {
                 Error::conflict(Code::EmailTaken, "This address has an account already. Log in with it.")
             })?;
-        Self::find(tx.conn(), Viewer { user_id: id }).await
+        notifications::begin(tx, id, &time_zone, created_at).await?;
+        Ok(id)
     }
 
-    /// Whether the viewer is an administrator now, and may still log in.
+    /// The account's address is its owner's: a link that was mailed there came back.
     ///
     /// # Errors
     /// If the database is away.
-    pub async fn is_admin(conn: &mut AsyncPgConnection, viewer: Viewer) -> Result<bool> {
-        let found = users::table
+    pub async fn verify_email(tx: &mut Tx, id: UserId) -> Result<()> {
+        let now = tx.clock().now();
+        diesel::update(users::table.find(id).filter(users::email_verified_at.is_null()))
+            .set((
+                users::email_verified_at.eq(now.nullable()),
+                users::version.eq(users::version + 1),
+                users::updated_at.eq(now),
+            ))
+            .execute(tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    /// Sets a password. Ending the sessions is up to the caller.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn set_password(tx: &mut Tx, id: UserId, password_hash: &str) -> Result<()> {
+        let now = tx.clock().now();
+        diesel::update(users::table.find(id))
+            .set((users::password_hash.eq(password_hash), users::updated_at.eq(now)))
+            .execute(tx.conn())
+            .await?;
+        Ok(())
+    }
+
+    /// The viewer's address, if they are an administrator now and may still log in.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn admin_address(conn: &mut AsyncPgConnection, viewer: Viewer) -> Result<Option<String>> {
+        Ok(users::table
             .find(viewer.user_id)
             .filter(users::role.eq(UserRole::Admin))
             .filter(users::is_active)
-            .select(users::id)
-            .first::<UserId>(conn)
+            .select(users::email)
+            .first(conn)
             .await
-            .optional()?;
-        Ok(found.is_some())
+            .optional()?)
     }
 
     /// The viewer themselves.
@@ -221,6 +283,7 @@ impl User {
         if !clock_changed {
             return Ok((after, 0));
         }
+        notifications::follow_zone(tx, viewer.user_id, &before.time_zone).await?;
         let person = Person::load(tx.conn(), viewer.user_id, now).await?;
         Task::follow_clock(tx, &person).await?;
         Ok((after, reminders::replan_person(tx, &person).await?))
@@ -229,6 +292,29 @@ impl User {
     /// The entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
     pub fn etag(&self) -> String {
         format!("\"u-{}\"", self.version)
+    }
+}
+
+/// Where a letter goes.
+#[derive(Debug, Clone, HasQuery)]
+#[diesel(table_name = users, check_for_backend(diesel::pg::Pg))]
+pub struct Addressee {
+    /// Their address.
+    pub email: String,
+    /// Whether they have shown that it is theirs.
+    #[diesel(select_expression = users::email_verified_at.is_not_null())]
+    pub email_verified: bool,
+    /// Where their clock hangs.
+    pub time_zone: Zone,
+}
+
+impl Addressee {
+    /// Where letters to this person go; `None` if the account is gone or switched off.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn load(conn: &mut AsyncPgConnection, id: UserId) -> Result<Option<Self>> {
+        Ok(Self::query().filter(users::id.eq(id)).filter(users::is_active).first(conn).await.optional()?)
     }
 }
 

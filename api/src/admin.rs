@@ -1,0 +1,25 @@
+//! `/admin`: the operator's view. Every handler here takes [`Admin`](crate::auth::Admin), and shows what the system does,
+//! not what people keep in it: no title of a task, no text of a mail.
+
+mod jobs;
+mod late;
+mod mail;
+mod queues;
+pub(crate) mod shell;
+mod suppressions;
+mod users;
+
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::state::AppState;
+
+/// The routes of these resources.
+pub(crate) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .merge(queues::routes())
+        .merge(jobs::routes())
+        .merge(late::routes())
+        .merge(mail::routes())
+        .merge(suppressions::routes())
+        .merge(users::routes())
+}
