@@ -18,8 +18,10 @@ use common::{
     access::Viewer,
     credentials::{ACCESS_TOKEN_LIFE, Client, Login, Refresh, Session},
     error::{Code, Error},
-    ids::SessionId,
+    ids::{SessionId, UserId},
+    jobs::Letter,
     metrics,
+    one_time::TokenPurpose,
     users::{NewUser, User, UserPatch},
 };
 use garde::Validate;
@@ -29,6 +31,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    account::mail_link,
     config::Registration,
     error::{ApiError, Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Query},
@@ -75,19 +78,22 @@ impl FromRequestParts<AppState> for Auth {
 
 /// An administrator calls. Their role and whether the account is still active are read from the database at every
 /// request: a token says who somebody was up to 15 minutes ago.
-#[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "the operator's routes follow")]
-pub(crate) struct Admin(pub(crate) Viewer);
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    /// Who.
+    pub(crate) user_id: UserId,
+    /// Their address: what the ledger and the log call who does something.
+    pub(crate) address: String,
+}
 
 impl FromRequestParts<AppState> for Admin {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self> {
         let auth = Auth::from_request_parts(parts, app).await?;
-        if !User::is_admin(&mut *app.db.conn().await?, auth.viewer).await? {
-            return Err(Error::Forbidden(Code::Forbidden).into());
-        }
-        Ok(Self(auth.viewer))
+        let address = User::admin_address(&mut *app.db.conn().await?, auth.viewer).await?;
+        let address = address.ok_or(Error::Forbidden(Code::Forbidden))?;
+        Ok(Self { user_id: auth.viewer.user_id, address })
     }
 }
 
@@ -106,7 +112,7 @@ impl FromRequestParts<AppState> for Address {
         let headers = parts.headers.get_all("x-forwarded-for").iter();
         let hops: Vec<&str> =
             headers.flat_map(|value| value.to_str().unwrap_or_default().split(',')).collect();
-        Ok(Self::behind(&app.http.trusted_proxies, peer, &hops))
+        Ok(Self::behind(&app.settings.http.trusted_proxies, peer, &hops))
     }
 }
 
@@ -171,10 +177,30 @@ async fn hashing<T: Send + 'static>(app: &AppState, work: impl FnOnce() -> T + S
     Ok(result.await.map_err(|error| internal(error.into()))?)
 }
 
+/// The hash of a password, as it is stored.
+pub(crate) async fn hashed(app: &AppState, password: String) -> Result<String> {
+    Ok(hashing(app, move || hash(&password)).await??)
+}
+
+/// What is answered where an address has to be confirmed first.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConfirmationSent {
+    /// What happens next.
+    #[schema(example = "We have sent a mail to this address: follow the link in it.")]
+    detail: &'static str,
+}
+
 /// Register
+///
+/// 201 with the account, and 409 for a known address. Where addresses have to be confirmed it is 202 for known and
+/// unknown ones alike, and everything else is in the mail that goes there.
 #[utoipa::path(
     post, path = "/auth/register", tag = "accounts", operation_id = "register", request_body = NewUser, security(()),
-    responses((status = 201, description = "The account", body = User), Problem),
+    responses(
+        (status = 201, description = "The account", body = User),
+        (status = 202, description = "A mail is on its way to the address", body = ConfirmationSent),
+        Problem,
+    ),
 )]
 async fn register(
     State(app): State<AppState>,
@@ -182,16 +208,44 @@ async fn register(
     Json(new): Json<NewUser>,
 ) -> Result<Response> {
     app.limits.take_address(Bucket::Register, address.0).await?;
-    if app.http.registration == Registration::Closed {
+    if app.settings.http.registration == Registration::Closed {
         return Err(Error::Forbidden(Code::RegistrationClosed).into());
     }
-    let password = new.password.clone();
-    let hash = hashing(&app, move || hash(&password)).await??;
+    let hash = hashed(&app, new.password.clone()).await?;
+    if app.settings.accounts.require_email_verification {
+        return register_by_mail(&app, &new, &hash).await;
+    }
     let mut tx = app.db.begin().await?;
     let registered = User::register(&mut tx, &new, &hash).await;
     let user = tx.finish(registered).await?;
     metrics::auth_event("register", "ok");
     Ok((StatusCode::CREATED, [(header::ETAG, user.etag())], axum::Json(user)).into_response())
+}
+
+/// The same answer for an address that has an account and for one that has none: a mail tells them apart.
+async fn register_by_mail(app: &AppState, new: &NewUser, hash: &str) -> Result<Response> {
+    let mut tx = app.db.begin().await?;
+    let registered = async {
+        let id = User::register(&mut tx, new, hash).await?.id;
+        mail_link(&mut tx, id, TokenPurpose::VerifyEmail, |token_id| Letter::VerifyEmail { token_id }).await
+    };
+    let registered = registered.await;
+    match tx.finish(registered).await {
+        Ok(()) => metrics::auth_event("register", "ok"),
+        Err(Error::Conflict { code: Code::EmailTaken, .. }) => {
+            metrics::auth_event("register", "known");
+            let known = Login::find(&mut *app.db.conn().await?, &new.email).await?;
+            if let Some(known) = known.filter(|known| known.is_active) {
+                let mut tx = app.db.begin().await?;
+                let letter = |token_id| Letter::AlreadyRegistered { token_id };
+                let told = mail_link(&mut tx, known.user_id, TokenPurpose::ResetPassword, letter).await;
+                tx.finish(told).await?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let detail = "We have sent a mail to this address: follow the link in it.";
+    Ok((StatusCode::ACCEPTED, axum::Json(ConfirmationSent { detail })).into_response())
 }
 
 /// An address and its password.

@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use common::config;
 use secrecy::SecretString;
 
+use crate::admin::shell::address;
+
 /// The REST API of TaskTracker.
 ///
-/// Commands: `tasktracker-api migrate` brings the database schema up to date; `tasktracker-api openapi` prints the
-/// OpenAPI document. Without a command the API is served.
+/// Commands: `tasktracker-api migrate` brings the database schema up to date; `tasktracker-api admin` makes somebody an
+/// administrator; `tasktracker-api openapi` prints the OpenAPI document. Without a command the API is served.
 #[derive(Debug, Parser)]
 #[command(name = "tasktracker-api", version)]
 pub struct Config {
@@ -25,15 +27,38 @@ pub struct Config {
     /// What people share.
     #[command(flatten)]
     pub installation: config::Installation,
-    /// HTTP.
+    /// What handlers go by.
     #[command(flatten)]
-    pub http: Http,
+    pub settings: Settings,
+    /// The first administrator.
+    #[command(flatten)]
+    pub first_admin: FirstAdmin,
     /// Logs.
     #[command(flatten)]
     pub telemetry: config::Telemetry,
     /// Where /metrics, /livez and /readyz are served
     #[arg(long, env = "INTERNAL_BIND", default_value = "127.0.0.1:9464", value_name = "ADDRESS")]
     pub internal_bind: config::InternalBind,
+}
+
+/// What handlers go by.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// HTTP.
+    #[command(flatten)]
+    pub http: Http,
+    /// Where people reach the API.
+    #[command(flatten)]
+    pub public: config::PublicAddress,
+    /// Where webhooks may go.
+    #[command(flatten)]
+    pub webhooks: config::Webhooks,
+    /// When finished tasks are put away.
+    #[command(flatten)]
+    pub archiving: config::Archiving,
+    /// What is asked of accounts.
+    #[command(flatten)]
+    pub accounts: config::Accounts,
 }
 
 /// How the API is reached, and by whom.
@@ -79,4 +104,60 @@ pub struct Migrate {
     /// Logs.
     #[command(flatten)]
     pub telemetry: config::Telemetry,
+}
+
+/// The first administrator.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Accounts")]
+pub struct FirstAdmin {
+    /// Who becomes an administrator while nobody is one: an account without a password is made for this address
+    #[arg(long, env = "INITIAL_ADMIN_EMAIL", value_name = "ADDRESS", value_parser = address)]
+    pub initial_admin_email: Option<String>,
+}
+
+/// Makes somebody an administrator, for whoever has the database's password.
+#[derive(Debug, Parser)]
+#[command(name = "tasktracker-api admin", version)]
+pub struct AdminCommand {
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub database: config::Database,
+    /// Keys.
+    #[command(flatten)]
+    pub secrets: config::Secrets,
+    /// Where links lead.
+    #[command(flatten)]
+    pub public: config::PublicAddress,
+    /// What to do.
+    #[command(subcommand)]
+    pub task: AdminTask,
+}
+
+/// What `tasktracker-api admin` does.
+#[derive(Debug, Subcommand)]
+pub enum AdminTask {
+    /// Make an address an active administrator, and print a link that sets a password once, if it has none
+    Create {
+        /// The address; it gets an account if it has none
+        #[arg(value_parser = address)]
+        email: String,
+        /// What they are called, for a new account
+        #[arg(long, default_value = "Administrator", value_parser = name)]
+        name: String,
+    },
+    /// Print a link that sets an account's password once, within 24 hours
+    Link {
+        /// The address of the account
+        #[arg(value_parser = address)]
+        email: String,
+    },
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let count = text.trim().chars().count();
+    if (1..=200).contains(&count) && !text.contains(char::is_control) {
+        Ok(text.trim().to_owned())
+    } else {
+        Err("a name has 1 to 200 characters".to_owned())
+    }
 }

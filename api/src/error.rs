@@ -103,6 +103,28 @@ fn seconds(pause: Duration) -> u64 {
     (pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)
 }
 
+impl ApiError {
+    /// What kind of problem it is; defects and what is away are logged here, as they are not answered otherwise.
+    pub(crate) fn code(&self) -> Code {
+        match &self.0 {
+            Error::NotFound(_) => Code::NotFound,
+            Error::Invalid(_) => Code::ValidationFailed,
+            Error::Malformed(error) => error.code,
+            Error::Conflict { code, .. } | Error::Unauthenticated(code) | Error::Forbidden(code) => *code,
+            Error::Stale { .. } => Code::StaleVersion,
+            Error::TooManyRequests { .. } => Code::RateLimited,
+            Error::Unavailable(error) => {
+                tracing::warn!(error = format!("{error:#}"), "a page says 503: something is away");
+                Code::Unavailable
+            }
+            Error::Internal(error) => {
+                tracing::error!(error = format!("{error:#}"), "a page says 500");
+                Code::Internal
+            }
+        }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let plain = |code: Code| Problem::new(code, code.help(), Vec::new()).into_response();

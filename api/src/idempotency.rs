@@ -163,6 +163,22 @@ impl Idempotency {
     }
 }
 
+impl Idempotency {
+    /// As [`Idempotency::finish`], for an answer that shows a secret: of the two it sends the first, and stores the second,
+    /// which is without it.
+    pub(crate) async fn finish_secret(
+        &self,
+        mut tx: Box<Tx>,
+        answer: Result<(Response, Response), Error>,
+    ) -> Result<Response> {
+        let stored = match (&self.key, answer) {
+            (Some(scoped), Ok((shown, kept))) => scoped.store(&mut tx, kept).await.map(|_| shown),
+            (_, answer) => answer.map(|(shown, _)| shown),
+        };
+        Ok(tx.finish(stored).await?)
+    }
+}
+
 impl Scoped {
     /// Writes the answer down, and answers it.
     async fn store(&self, tx: &mut Tx, answer: Response) -> Result<Response, Error> {

@@ -5,20 +5,27 @@ pub mod config;
 pub mod openapi;
 pub mod state;
 
+mod account;
+mod admin;
 mod auth;
 mod error;
 mod extract;
+mod html;
 mod idempotency;
 mod limits;
+mod mail_pages;
 mod middleware;
+mod notifications;
 mod problems;
 mod reminders;
 mod router;
 mod tasks;
 mod tokens;
+mod webhooks;
 
 use std::{net::SocketAddr, time::Duration};
 
+pub use admin::shell::run as admin;
 use anyhow::Context as _;
 use common::{
     db::{self, Db},
@@ -55,8 +62,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let (outbox, due) = Outbox::new();
     let db = config.database.open(outbox)?;
     let redis = Redis::new(config.redis.redis_url.expose_secret(), &config.redis.redis_prefix)?;
-    let app = AppState::new(db.clone(), redis.clone(), &config.secrets.secret_keys, config.http.clone())?;
-    let bind = config.http.bind;
+    let app = AppState::new(db.clone(), redis.clone(), &config.secrets.secret_keys, config.settings.clone())?;
+    let bind = config.settings.http.bind;
     let listener = tokio::net::TcpListener::bind(bind)
         .await
         .with_context(|| format!("BIND: cannot listen on {bind}"))?;
@@ -68,10 +75,13 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     health.serve(config.internal_bind, rendered, last.clone()).await?;
     health.watch();
     let dispatcher = tokio::spawn(dispatcher::run(db, redis, due, last.clone()));
+    if let Some(email) = config.first_admin.initial_admin_email {
+        tokio::spawn(admin::shell::make_initial(app.db.clone(), email));
+    }
     tracing::info!(address = %listener.local_addr()?, "serving");
 
     let draining = CancellationToken::new();
-    let delay = Duration::from_secs(config.http.shutdown_delay.into());
+    let delay = Duration::from_secs(config.settings.http.shutdown_delay.into());
     tokio::spawn({
         let (stop, draining) = (stop.clone(), draining.clone());
         async move {

@@ -1,10 +1,10 @@
-//! Who may call how often: a sliding-window log, so that no window of a minute ever holds more than the limit. It is
+//! Who may call how often: a sliding-window log, so that no window, mostly a minute, ever holds more than the limit. It is
 //! kept in Redis, where all processes share it. Each process keeps its own as well, and both have to agree: so a
 //! limit is never simply gone while Redis is away, nor begun anew each time Redis misses its budget.
 //!
 //! | Key | Holds | Lives |
 //! |---|---|---|
-//! | `tt:limit:{bucket}:{hash}` zset | the calls of the last minute, by Redis time (µs) | a minute |
+//! | `tt:limit:{bucket}:{hash}` zset | the calls of the last window, by Redis time (µs) | a window |
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -36,16 +36,30 @@ pub(crate) enum Bucket {
     Register,
     /// Refreshes from one address.
     Refresh,
+    /// Links of account mails, asked for or followed from one address.
+    Link,
+    /// Daily summaries that one person asks for.
+    Digest,
 }
 
 impl Bucket {
-    /// Calls in any minute at most.
+    /// Calls in any window at most.
     fn limit(self) -> usize {
         match self {
             Self::LoginAccount => 5,
             Self::LoginAddress => 20,
             Self::Register => 20,
             Self::Refresh => 60,
+            Self::Link => 10,
+            Self::Digest => 5,
+        }
+    }
+
+    /// How long a call counts.
+    fn window(self) -> Duration {
+        match self {
+            Self::Digest => Duration::from_secs(3600),
+            _ => WINDOW,
         }
     }
 
@@ -55,6 +69,8 @@ impl Bucket {
             Self::LoginAddress => "login_address",
             Self::Register => "register",
             Self::Refresh => "refresh",
+            Self::Link => "link",
+            Self::Digest => "digest",
         }
     }
 }
@@ -70,7 +86,7 @@ pub(crate) struct Limits {
 /// A bucket, and a hash of who calls.
 type Caller = (Bucket, [u8; 16]);
 
-/// The calls that this process let through in the last minute, by Redis's leave or without it.
+/// The calls that this process let through in the last window, by Redis's leave or without it.
 #[derive(Default)]
 struct Local(HashMap<Caller, VecDeque<Instant>>);
 
@@ -131,7 +147,7 @@ impl Limits {
         let wait: u64 = TAKE
             .key(key)
             .arg(bucket.limit())
-            .arg(WINDOW.as_secs() * 1_000_000)
+            .arg(bucket.window().as_secs() * 1_000_000)
             .invoke_async(&mut connection)
             .await?;
         Ok((wait > 0).then(|| Duration::from_micros(wait)))
@@ -146,17 +162,20 @@ impl Local {
     /// Counts a call, or answers after how long one will be.
     fn take(&mut self, caller: Caller, now: Instant) -> Option<Duration> {
         if self.0.len() > REMEMBERED {
-            self.0.retain(|_, calls| calls.back().is_some_and(|last| now.duration_since(*last) < WINDOW));
+            self.0.retain(|caller, calls| {
+                calls.back().is_some_and(|last| now.duration_since(*last) < caller.0.window())
+            });
         }
+        let window = caller.0.window();
         let calls = self.0.entry(caller).or_default();
-        while calls.front().is_some_and(|first| now.duration_since(*first) >= WINDOW) {
+        while calls.front().is_some_and(|first| now.duration_since(*first) >= window) {
             calls.pop_front();
         }
         if calls.len() < caller.0.limit() {
             calls.push_back(now);
             return None;
         }
-        calls.front().map(|first| WINDOW.saturating_sub(now.duration_since(*first)))
+        calls.front().map(|first| window.saturating_sub(now.duration_since(*first)))
     }
 
     /// The call that was counted at `now` did not happen: Redis refused it.

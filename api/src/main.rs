@@ -1,8 +1,8 @@
 //! `tasktracker-api`: serves the API, or runs one of its commands.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
-use api::config::{Config, Migrate};
+use api::config::{AdminCommand, Config, Migrate};
 use common::config::{healthcheck, parse, parse_from};
 
 #[tokio::main]
@@ -15,13 +15,17 @@ async fn main() -> anyhow::Result<ExitCode> {
             arguments.remove(1);
             api::migrate(parse_from::<Migrate>(arguments)).await?;
         }
-        Some("openapi") => {
-            use std::io::Write as _;
-
-            std::io::stdout().write_all(api::openapi::json()?.as_bytes())?;
+        Some("admin") => {
+            arguments.remove(1);
+            print(&api::admin(parse_from::<AdminCommand>(arguments)).await?)?;
         }
+        Some("openapi") => print(&api::openapi::json()?)?,
         Some("healthcheck") => return Ok(healthcheck("tasktracker-api", "127.0.0.1:9464")),
         _ => api::serve(parse::<Config>()).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    Ok(std::io::stdout().write_all(text.as_bytes())?)
 }

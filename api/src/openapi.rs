@@ -20,7 +20,10 @@ use crate::error::Problem;
     tags(
         (name = "accounts", description = "Registering, logging in, and oneself"),
         (name = "tasks", description = "What a person has to do"),
+        (name = "notifications", description = "What a person wants to be told by mail, and their daily summary"),
         (name = "reminders", description = "What reminds them, and what came of it"),
+        (name = "webhooks", description = "Telling other programs what happened, and what came of that"),
+        (name = "operations", description = "Queues, jobs and accounts, for administrators"),
     ),
     components(schemas(Problem)),
     security(("bearer" = [])),

@@ -17,14 +17,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    auth,
+    account, admin, auth,
     error::Problem,
     idempotency::{self, MAX_BODY},
-    middleware,
+    mail_pages, middleware, notifications,
     openapi::Document,
     problems, reminders,
     state::AppState,
-    tasks,
+    tasks, webhooks,
 };
 
 /// The documented routes, and their document.
@@ -32,7 +32,14 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .nest(
             "/api/v1",
-            OpenApiRouter::new().merge(auth::routes()).merge(tasks::routes()).merge(reminders::routes()),
+            OpenApiRouter::new()
+                .merge(auth::routes())
+                .merge(account::routes())
+                .merge(tasks::routes())
+                .merge(reminders::routes())
+                .merge(notifications::routes())
+                .merge(webhooks::routes())
+                .merge(admin::routes()),
         )
         .split_for_parts()
 }
@@ -43,6 +50,8 @@ pub fn router(app: AppState) -> Router {
     routes
         .route("/problems", get(problems::index))
         .route("/problems/{code}", get(problems::show))
+        .merge(account::pages::routes())
+        .merge(mail_pages::routes())
         .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
         // For the routes above it only.
         .method_not_allowed_fallback(async || problem(Code::MethodNotAllowed))

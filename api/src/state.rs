@@ -9,7 +9,7 @@ use common::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{config::Http, limits::Limits, tokens::Tokens};
+use crate::{config::Settings, limits::Limits, tokens::Tokens};
 
 /// Passwords that are hashed at the same time.
 const HASHES_AT_ONCE: usize = 2;
@@ -21,7 +21,8 @@ pub struct AppState(Arc<Inner>);
 /// See [`AppState`].
 pub struct Inner {
     pub(crate) db: Db,
-    pub(crate) http: Http,
+    pub(crate) secrets: SecretKeys,
+    pub(crate) settings: Settings,
     pub(crate) tokens: Tokens,
     pub(crate) limits: Limits,
     pub(crate) cursor_keys: Vec<Key>,
@@ -34,12 +35,13 @@ impl AppState {
     ///
     /// # Errors
     /// If there is no key.
-    pub fn new(db: Db, redis: Redis, secrets: &SecretKeys, http: Http) -> anyhow::Result<Self> {
+    pub fn new(db: Db, redis: Redis, secrets: &SecretKeys, settings: Settings) -> anyhow::Result<Self> {
         let ip_keys = secrets.derive(Purpose::IpHash);
         let first = ip_keys.first().cloned().ok_or_else(|| anyhow::anyhow!("SECRET_KEYS holds no key"))?;
         Ok(Self(Arc::new(Inner {
             db,
-            http,
+            secrets: secrets.clone(),
+            settings,
             tokens: Tokens::new(secrets.derive(Purpose::Jwt)),
             limits: Limits::new(redis, first),
             cursor_keys: secrets.derive(Purpose::Cursor),

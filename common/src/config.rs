@@ -6,6 +6,7 @@ use std::{ffi::OsString, io::Write as _, net::SocketAddr, process::ExitCode, tim
 
 use chrono_tz::Tz;
 use clap::{Arg, Args, Command, Parser, ValueEnum, error::ErrorKind};
+use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     dispatcher::Outbox,
     health,
     secrets::SecretKeys,
+    webhooks::target::{self, AllowList, Reach},
 };
 
 /// PostgreSQL.
@@ -112,6 +114,44 @@ pub struct PublicAddress {
     pub public_url: url::Url,
 }
 
+/// Where webhooks may go.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Webhooks")]
+pub struct Webhooks {
+    /// Networks that are not public and that the webhooks of admins may reach, separated by commas: 10.1.0.0/16,fd00:1::/64
+    #[arg(long, env = "WEBHOOK_ALLOW_CIDRS", value_delimiter = ',', value_name = "CIDR", value_parser = target::network)]
+    pub webhook_allow_cidrs: Vec<IpNet>,
+    /// Ports that webhooks may use beside 80 and 443, separated by commas
+    #[arg(long, env = "WEBHOOK_PORTS", value_delimiter = ',', value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub webhook_ports: Vec<u16>,
+}
+
+impl Webhooks {
+    /// What the settings let webhooks reach.
+    pub fn reach(&self) -> Reach {
+        let allow = AllowList::new(self.webhook_allow_cidrs.iter().copied());
+        Reach { allow, ports: self.webhook_ports.clone() }
+    }
+}
+
+/// What is asked of accounts.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Installation")]
+pub struct Accounts {
+    /// Whether an address has to be confirmed before anything but account mail goes to it
+    #[arg(long, env = "REQUIRE_EMAIL_VERIFICATION", default_value_t = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub require_email_verification: bool,
+}
+
+/// When finished tasks are put away.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Retention")]
+pub struct Archiving {
+    /// After how many days a finished task is archived
+    #[arg(long, env = "ARCHIVE_DONE_AFTER_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub archive_done_after_days: u16,
+}
+
 /// What the people of this installation share.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Installation")]
@@ -190,7 +230,7 @@ pub fn try_parse<C: Parser>(
         from_files(&command, &mut arguments, environment, &mut problems);
     }
     let parsed = command.clone().try_get_matches_from(&arguments).and_then(|m| C::from_arg_matches(&m));
-    match parsed {
+    let error = match parsed {
         Ok(config) if problems.is_empty() => return Ok(config),
         Err(error)
             if !matches!(
@@ -200,9 +240,13 @@ pub fn try_parse<C: Parser>(
         {
             return Err(error);
         }
-        _ => {}
-    }
+        other => other.err(),
+    };
     check_each(&command, &arguments, environment, &mut problems);
+    // All settings are good: it is an argument of a command.
+    if let Some(error) = error.filter(|_| problems.is_empty()) {
+        return Err(error);
+    }
     let text = format!(
         "{} settings are missing or wrong:\n\n{}\nRun `{} --help` for all of them.\n",
         problems.len(),

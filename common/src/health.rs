@@ -25,6 +25,9 @@ pub const NOT_READY_AFTER: Duration = Duration::from_secs(14);
 /// A pulse that is older ends the process: early enough to be gone within the 60 seconds that are promised, however
 /// the seconds of the watchdog fall.
 pub const ABORT_AFTER: Duration = Duration::from_secs(55);
+/// If the watchdog itself, which has nothing to wait for, did not come round for so long, the process was stopped as a
+/// whole (SIGSTOP, a paused machine).
+const STOOD_STILL: Duration = Duration::from_secs(10);
 
 /// How long [`ask`] waits for a connection, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -132,8 +135,15 @@ impl Health {
             .collect()
     }
 
+    /// All loops count as having turned now.
+    fn beat_all(&self) {
+        let now = millis_since(self.0.started);
+        lock(&self.0.pulses).values().for_each(|last| last.store(now, Ordering::Relaxed));
+    }
+
     /// Starts the watchdog: a thread of its own, which sees also a runtime whose every thread is blocked. When a
-    /// pulse is older than [`ABORT_AFTER`] the process aborts, for whoever supervises it to start it again.
+    /// pulse is older than [`ABORT_AFTER`] the process aborts, for whoever supervises it to start it again. Time during
+    /// which the whole process stood still is not held against its loops.
     pub fn watch(&self) {
         let health = self.clone();
         let runtime = self.pulse("runtime");
@@ -146,7 +156,11 @@ impl Health {
         });
         std::thread::spawn(move || {
             loop {
+                let since = Instant::now();
                 std::thread::sleep(Duration::from_secs(1));
+                if since.elapsed() > STOOD_STILL {
+                    health.beat_all();
+                }
                 if let Some((name, age)) = health.stale(ABORT_AFTER).first() {
                     tracing::error!(
                         pulse = name,
@@ -257,6 +271,10 @@ mod tests {
         let pulse = health.pulse("loop");
         pulse.beat();
         assert!(health.stale(Duration::from_secs(15)).is_empty());
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(health.stale(Duration::ZERO).len(), 1);
+        health.beat_all();
+        assert!(health.stale(Duration::from_millis(4)).is_empty());
         health.forget("loop");
         assert!(health.stale(Duration::ZERO).is_empty());
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     db::Tx,
     error::Result,
-    ids::{JobId, UserId},
+    ids::{DeliveryId, DigestRunId, EndpointId, EventId, JobId, OneTimeTokenId, UserId},
     ledger::{self, NewJob},
 };
 
@@ -22,6 +22,8 @@ use crate::{
 pub const MAIL: &str = "mail";
 /// The queue of housekeeping.
 pub const MAINTENANCE: &str = "maintenance";
+/// The queue of events on their way to those who subscribed.
+pub const WEBHOOKS: &str = "webhooks";
 /// The queue of [`Probe`], in test builds only.
 #[cfg(feature = "testing")]
 pub const PROBE: &str = "probe";
@@ -30,6 +32,7 @@ pub const PROBE: &str = "probe";
 pub const QUEUES: &[&str] = &[
     MAIL,
     MAINTENANCE,
+    WEBHOOKS,
     #[cfg(feature = "testing")]
     PROBE,
 ];
@@ -136,6 +139,71 @@ pub struct SendReminder {
     pub user_id: UserId,
 }
 
+/// Makes a delivery of an event for each endpoint that subscribes to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FanOutEvent {
+    /// What happened.
+    pub event_id: EventId,
+}
+
+/// Sends one delivery to its endpoint.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendWebhook {
+    /// What is sent.
+    pub delivery_id: DeliveryId,
+    /// Where to.
+    pub endpoint_id: EndpointId,
+}
+
+/// Sends one person a letter about their account.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendMail {
+    /// Whom.
+    pub user_id: UserId,
+    /// Which.
+    pub letter: Letter,
+}
+
+/// What a letter is about; what it says is read when it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Letter {
+    /// The link that confirms the address.
+    VerifyEmail {
+        /// The link.
+        token_id: OneTimeTokenId,
+    },
+    /// The link that sets a password: the first one or another, as the link's purpose says.
+    ResetPassword {
+        /// The link.
+        token_id: OneTimeTokenId,
+    },
+    /// Somebody registered with an address that has an account; with a link that sets another password.
+    AlreadyRegistered {
+        /// The link.
+        token_id: OneTimeTokenId,
+    },
+    /// A webhook endpoint was switched off after days without a success.
+    WebhookDisabled {
+        /// The endpoint.
+        endpoint_id: EndpointId,
+    },
+    /// An administrator tries whether mails leave; somebody waits for the job's `result`.
+    Test {
+        /// Where to, if not to the administrator's own address.
+        to: Option<String>,
+    },
+}
+
+/// Sends one person their daily summary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SendDailySummary {
+    /// Which one.
+    pub run_id: DigestRunId,
+    /// Whose it is.
+    pub user_id: UserId,
+}
+
 /// Archives tasks that were done long ago. Reversible.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ArchiveCompleted {}
@@ -152,9 +220,22 @@ jobs! {
     SendReminder = "send_reminder" {
         queue: MAIL,
         max_attempts: 6,
-        timeout: secs(60),
         backoff: &[secs(30), secs(120), secs(600), secs(1800), secs(7200)],
     }, lane |job| job.user_id.to_string();
+    SendDailySummary = "send_daily_summary" {
+        queue: MAIL,
+        max_attempts: 6,
+        backoff: &[secs(30), secs(120), secs(600), secs(1800), secs(7200)],
+        priority: 2,
+    }, lane |job| job.user_id.to_string();
+    SendMail = "send_mail" {
+        queue: MAIL,
+        max_attempts: 6,
+        backoff: &[secs(30), secs(120), secs(600), secs(1800), secs(7200)],
+        priority: 0,
+    }, lane |job| job.user_id.to_string();
+    FanOutEvent = "fan_out_event" { queue: WEBHOOKS, max_attempts: 10 }, lane |job| job.event_id.to_string();
+    SendWebhook = "send_webhook" { queue: WEBHOOKS, max_attempts: 10 }, lane |job| job.endpoint_id.to_string();
     ArchiveCompleted = "archive_completed" { timeout: secs(600), priority: 3 }, lane system;
     PurgeArchived = "purge_archived" { timeout: secs(600), priority: 3 }, lane system;
     PruneHistory = "prune_history" { timeout: secs(600), priority: 3 }, lane system;

@@ -19,12 +19,18 @@ pub mod telemetry;
 pub mod zone;
 
 // Nouns: the row, its rules, its queries.
+pub mod allowance;
 pub mod credentials;
+pub mod events;
+pub mod notifications;
+pub mod one_time;
 pub mod reminders;
+pub mod summaries;
 pub mod suppressions;
 pub mod tags;
 pub mod tasks;
 pub mod users;
+pub mod webhooks;
 
 // Later: what is owed, and how it reaches a worker.
 pub mod dispatcher;
@@ -33,5 +39,7 @@ pub mod ledger;
 pub mod mail;
 pub mod queue;
 
+#[cfg(feature = "testing")]
+pub mod sabotage;
 #[cfg(feature = "testing")]
 pub mod testing;

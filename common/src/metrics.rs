@@ -65,8 +65,19 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
     ("tasktracker_reminders_due_unsent", Gauge, "Fires that are due and neither sent nor settled"),
     ("tasktracker_reminder_fires_total", Counter, "Fires that were settled, by state and reason"),
+    ("tasktracker_digests_total", Counter, "Daily summaries that were settled, by state"),
     ("tasktracker_smtp_send_seconds", Histogram(FAST), "Time of an SMTP transaction"),
     ("tasktracker_smtp_errors_total", Counter, "SMTP failures by class"),
+    (
+        "tasktracker_webhook_deliveries_total",
+        Counter,
+        "Attempts of webhook deliveries and their cancellations, by result",
+    ),
+    (
+        "tasktracker_webhook_oldest_pending_age_seconds",
+        Gauge,
+        "Age of the oldest webhook delivery that was not tried yet",
+    ),
     ("tasktracker_task_operations_total", Counter, "Changes of tasks by operation"),
     ("tasktracker_auth_events_total", Counter, "Registrations, logins, refreshes and logouts by result"),
     ("tasktracker_rate_limited_total", Counter, "Requests refused by a limiter, by bucket"),
@@ -209,6 +220,11 @@ pub fn fire_settled(state: &'static str, reason: &str, late: Option<Duration>) {
     }
 }
 
+/// A daily summary was settled.
+pub fn digest_settled(state: &'static str) {
+    counter!("tasktracker_digests_total", "state" => state).increment(1);
+}
+
 /// How many fires are due and unsent.
 pub fn reminders_due_unsent(count: f64) {
     gauge!("tasktracker_reminders_due_unsent").set(count);
@@ -220,6 +236,16 @@ pub fn smtp_sent(took: Duration, error: Option<&'static str>) {
     if let Some(class) = error {
         counter!("tasktracker_smtp_errors_total", "class" => class).increment(1);
     }
+}
+
+/// An attempt of a webhook delivery ended (`succeeded`, `failed`, `exhausted`), or it was `cancelled`.
+pub fn webhook_delivery(result: &'static str) {
+    counter!("tasktracker_webhook_deliveries_total", "result" => result).increment(1);
+}
+
+/// For how long the oldest webhook delivery waits that was not tried yet.
+pub fn webhook_oldest_pending_age(age: f64) {
+    gauge!("tasktracker_webhook_oldest_pending_age_seconds").set(age);
 }
 
 /// A task was changed.

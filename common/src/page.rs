@@ -2,14 +2,36 @@
 //! filters, signed, so that it can be neither forged nor used with other filters.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use garde::Validate;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::{Code, Error, FieldError, Result},
     secrets::Key,
 };
+
+/// Which page of a list that has no filters.
+#[derive(Debug, Clone, Default, Deserialize, Validate, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+#[garde(allow_unvalidated)]
+pub struct Paging {
+    /// Where the page begins: `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Rows per page, 1 to 200.
+    #[garde(inner(range(min = 1, max = 200)))]
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub limit: Option<u16>,
+}
+
+impl Paging {
+    /// Rows per page.
+    pub fn limit(&self) -> u16 {
+        self.limit.unwrap_or(50)
+    }
+}
 
 /// One page of a list.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -48,6 +70,22 @@ impl<T> Page<T> {
             Some(last) if has_more => Some(cursors.write(&keys(last))?),
             _ => None,
         };
+        Ok(Self { data: rows, page: PageInfo { next_cursor, has_more, limit } })
+    }
+
+    /// The rows of a search that looks through a part of a list at a time: there may be few of them, and yet a
+    /// next page, which begins after `next`.
+    ///
+    /// # Errors
+    /// If the sort keys cannot be written.
+    pub fn until<K: Serialize>(
+        rows: Vec<T>,
+        limit: u16,
+        cursors: &Cursors<'_>,
+        next: Option<&K>,
+    ) -> Result<Self> {
+        let next_cursor = next.map(|keys| cursors.write(keys)).transpose()?;
+        let has_more = next_cursor.is_some();
         Ok(Self { data: rows, page: PageInfo { next_cursor, has_more, limit } })
     }
 }

@@ -81,15 +81,24 @@ impl TestDatabase {
     pub async fn create() -> Self {
         let server = setting("TEST_DATABASE_URL");
         let template = TEMPLATE.get_or_init(|| template(&server)).await;
+        Self::copy(&server, template).await
+    }
+
+    /// Makes one on another server than the shared one, given as a superuser's URL; it has our roles.
+    pub async fn create_on(server: &str) -> Self {
+        Self::copy(server, &template(server).await).await
+    }
+
+    async fn copy(server: &str, template: &str) -> Self {
         let name = format!("tt_{}", uuid::Uuid::now_v7().simple());
-        let mut conn = AsyncPgConnection::establish(&server).await.expect("TEST_DATABASE_URL can be reached");
+        let mut conn = AsyncPgConnection::establish(server).await.expect("the server can be reached");
         diesel::sql_query(format!("CREATE DATABASE {name} TEMPLATE {template} OWNER tasktracker_owner"))
             .execute(&mut conn)
             .await
             .expect("a database for the test");
         Self {
-            app_url: with(&server, "tasktracker_app", &name),
-            owner_url: with(&server, "tasktracker_owner", &name),
+            app_url: with(server, "tasktracker_app", &name),
+            owner_url: with(server, "tasktracker_owner", &name),
         }
     }
 

@@ -120,7 +120,9 @@ async fn a_dropped_tx_closes_its_connection_and_frees_its_locks() {
     let unchanged = "SELECT count(*) FROM queues WHERE name = 'q' AND reason IS NULL";
     assert_eq!(count(&mut conn, unchanged).await, 1);
     let page = prometheus.render();
-    assert!(page.lines().any(|line| line == "tasktracker_tx_dropped_total 1"), "{page}");
+    let counted = page.lines().find_map(|line| line.strip_prefix("tasktracker_tx_dropped_total "));
+    // Other tests of this process drop theirs as well.
+    assert!(counted.is_some_and(|count| count != "0"), "{page}");
 }
 
 /// The same with diesel-async's closure: what our own transactions must not do. The experiment also shows the second

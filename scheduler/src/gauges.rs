@@ -98,6 +98,28 @@ pub async fn reminders_due_unsent(db: &Db) -> Result<i64> {
     Ok(row.count)
 }
 
+/// For how many seconds the oldest webhook delivery waits that was not tried yet; 0 if there is none.
+///
+/// # Errors
+/// If the database is away.
+pub async fn webhook_oldest_pending_age(db: &Db) -> Result<f64> {
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Double)]
+        age: f64,
+    }
+
+    let row: Row = sql!(
+        "SELECT coalesce(extract(epoch FROM {now} - min(created_at) FILTER (WHERE state = 'pending'))::float8, 0) AS age
+         FROM (SELECT state, created_at FROM webhook_deliveries WHERE finished_at IS NULL LIMIT {bound}) d",
+        now = db.clock().now(),
+        bound: BigInt = BOUND,
+    )
+    .get_result(&mut db.conn().await?)
+    .await?;
+    Ok(row.age)
+}
+
 impl Gauges {
     /// A loop that has not computed anything yet.
     pub fn new(db: Db, redis: Redis) -> Self {
@@ -126,6 +148,7 @@ impl Round for Gauges {
             metrics::queue_oldest_ready_age(queue, age);
         }
         metrics::reminders_due_unsent(reminders_due_unsent(&self.db).await? as f64);
+        metrics::webhook_oldest_pending_age(webhook_oldest_pending_age(&self.db).await?);
         Ok(EVERY)
     }
 }

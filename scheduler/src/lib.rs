@@ -9,6 +9,7 @@ pub mod reconcile;
 pub mod relay;
 pub mod rounds;
 pub mod schedule;
+pub mod summaries;
 #[cfg(test)]
 mod testing;
 pub mod tick;
@@ -35,6 +36,7 @@ use crate::{
     relay::Relay,
     rounds::{Round, repeat},
     schedule::Schedule,
+    summaries::Summaries,
     tick::Ticker,
 };
 
@@ -70,7 +72,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         loops.start(Ticker::new(db.clone(), table));
         loops.start(Relay::new(db.clone(), redis.clone()));
         loops.start(Reconcile::new(db.clone(), redis.clone()));
-        loops.start(Due::new(db.clone()));
+        loops.start(Due::new(db.clone(), config.mail.catch_up_mails_per_second));
+        loops.start(Summaries::new(db.clone()));
         loops.start(Gauges::new(db.clone(), redis.clone()));
         loops.start(Stores::new(db, redis));
     }
@@ -80,10 +83,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 fn table(config: &Config) -> anyhow::Result<Vec<Schedule>> {
     let table = schedule::table(config.installation.default_time_zone)?;
     #[cfg(feature = "testing")]
-    let table = match &config.probe_every_second {
-        Some(log) => [table, vec![schedule::probe(log.clone())?]].concat(),
-        None => table,
-    };
+    let table = [table, schedule::probes(config)?].concat();
     Ok(table)
 }
 

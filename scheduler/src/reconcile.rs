@@ -280,6 +280,10 @@ impl Round for Reconcile {
     const NAME: &'static str = "reconcile";
 
     async fn round(&mut self) -> anyhow::Result<Duration> {
+        #[cfg(feature = "testing")]
+        if common::sabotage::Sabotage::NoReconcile.is_planted() {
+            return Ok(EVERY);
+        }
         let more = self.reconcile().await?;
         Ok(if more { Duration::ZERO } else { EVERY })
     }

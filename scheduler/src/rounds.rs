@@ -11,6 +11,10 @@ use tokio_util::sync::CancellationToken;
 /// After so long a round is given up and counts as failed. Shorter than
 /// [`NOT_READY_AFTER`](common::health::NOT_READY_AFTER): a server that does not answer is an error, not a stuck loop.
 const LIMIT: Duration = Duration::from_secs(10);
+/// No pause is longer, whatever a round answers: a loop that is silent for
+/// [`NOT_READY_AFTER`](common::health::NOT_READY_AFTER) counts as stuck.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const _: () = assert!(LONGEST_PAUSE.as_secs() < common::health::NOT_READY_AFTER.as_secs());
 /// The pause after the first failure; it doubles with each further one, up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 /// What is away is back for us within so long.
@@ -45,7 +49,7 @@ pub async fn repeat<R: Round>(mut work: R, health: Health, stop: CancellationTok
                     tracing::info!(r#loop = R::NAME, failures, "works again");
                 }
                 failures = 0;
-                pause
+                pause.min(LONGEST_PAUSE)
             }
             Err(error) => {
                 let pause = backoff(failures);
@@ -117,6 +121,8 @@ mod tests {
         let work = tokio::spawn(repeat(Troubled(rounds.clone()), health.clone(), stop.clone()));
         tokio::time::sleep(LIMIT + Duration::from_secs(2)).await;
         assert_eq!(rounds.load(Ordering::SeqCst), 5);
+        tokio::time::sleep(LONGEST_PAUSE).await;
+        assert_eq!(rounds.load(Ordering::SeqCst), 6, "an hour's pause is cut short");
 
         stop.cancel();
         work.await.unwrap();

@@ -33,16 +33,29 @@ pub fn table(zone: Tz) -> anyhow::Result<Vec<Schedule>> {
     ])
 }
 
-/// A line for test builds: a job each second that leaves a trace in the file `log`.
+/// Lines for test builds, as the configuration asks for them: jobs that leave a trace in a file.
 ///
 /// # Errors
 /// None.
 #[cfg(feature = "testing")]
-pub fn probe(log: std::path::PathBuf) -> anyhow::Result<Schedule> {
+pub fn probes(config: &crate::config::Config) -> anyhow::Result<Vec<Schedule>> {
     use common::jobs::{Act, Probe};
 
-    let job = Probe { lane: "probe".to_owned(), log: Some(log), act: Act::Nothing };
-    Schedule::new("probe", "* * * * * *", Tz::UTC, CatchUp::All { max: 3600 }, &job)
+    const HOUR: CatchUp = CatchUp::All { max: 3600 };
+    let probe = |name, cron, catch_up, log| {
+        let job = Probe { lane: "probe".to_owned(), log: Some(log), act: Act::Nothing };
+        Schedule::new(name, cron, Tz::UTC, catch_up, &job)
+    };
+    let mut table = Vec::new();
+    if let Some(log) = &config.probe_every_second {
+        table.push(probe("probe", "* * * * * *", HOUR, log.clone())?);
+    }
+    if let Some(folder) = &config.probe_every_minute {
+        table.push(probe("probe_skip", "0 * * * * *", CatchUp::Skip, folder.join("skip"))?);
+        table.push(probe("probe_latest", "0 * * * * *", CatchUp::Latest, folder.join("latest"))?);
+        table.push(probe("probe_all", "0 * * * * *", HOUR, folder.join("all"))?);
+    }
+    Ok(table)
 }
 
 /// What becomes of slots that were missed because no scheduler ran (semantics §9).

@@ -15,6 +15,8 @@ mod fetch;
 mod finish;
 mod held;
 mod renew;
+#[cfg(feature = "testing")]
+pub(crate) mod sabotage;
 
 use std::{
     convert::Infallible,
@@ -48,7 +50,7 @@ use renew::renew_once;
 pub(crate) use fetch::Source;
 pub(crate) use held::Job;
 
-use crate::{context::Context, job::Outcome};
+use crate::{context::Context, job::Outcome, runner::Parked};
 
 /// How long a claim lives without a sign of its worker.
 pub(crate) const LEASE: Duration = Duration::from_secs(15);
@@ -68,6 +70,7 @@ pub(crate) struct Worker {
     ended: mpsc::Sender<Ended>,
     /// One turn for all orphans of this process.
     suspects: Arc<Semaphore>,
+    pub(crate) parked: Parked,
 }
 
 impl Worker {
@@ -127,6 +130,7 @@ impl Desk {
             held: Held::default(),
             ended,
             suspects: Arc::new(Semaphore::new(1)),
+            parked: Parked::default(),
             context,
         });
         let source = |(name, concurrency): &(String, usize)| {

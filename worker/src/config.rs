@@ -1,9 +1,12 @@
 //! The settings of this process; what several processes share is in `common::config`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use common::{
-    config::{Database, Installation, InternalBind, PublicAddress, RedisServer, Secrets, Telemetry},
+    config::{
+        Accounts, Archiving, Database, Installation, InternalBind, PublicAddress, RedisServer, Secrets,
+        Telemetry, Webhooks,
+    },
     db::Db,
     error::Result,
     jobs, ledger,
@@ -16,10 +19,11 @@ use crate::{runner::Options, smtp};
 const CONCURRENCY: usize = 20;
 /// Mails that are sent at once: a mail server does not like more.
 const MAIL_CONCURRENCY: usize = 10;
-/// Who pauses the mail queue for want of a mail server, as the table `queues` shows it.
-const NO_SMTP: &str = "worker";
 
 /// Runs jobs: mails, archive, pruning.
+///
+/// Commands: `tasktracker-worker jobs` lists, shows, retries and cancels jobs; `tasktracker-worker queues` shows, pauses
+/// and resumes queues. Both need DATABASE_URL alone. Without a command jobs are run.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "tasktracker-worker", version)]
 pub struct Config {
@@ -38,9 +42,15 @@ pub struct Config {
     /// Whose host mails name.
     #[command(flatten)]
     pub public: PublicAddress,
+    /// What is asked of accounts.
+    #[command(flatten)]
+    pub accounts: Accounts,
     /// The mail server.
     #[command(flatten)]
     pub smtp: Smtp,
+    /// Where webhooks may go.
+    #[command(flatten)]
+    pub webhooks: Webhooks,
     /// How long things are kept.
     #[command(flatten)]
     pub retention: Retention,
@@ -71,15 +81,21 @@ pub struct Smtp {
     /// Whom mails come from, needed with SMTP_URL: TaskTracker <tasktracker@example.com>
     #[arg(long, env = "MAIL_FROM", value_name = "MAILBOX")]
     pub mail_from: Option<Mailbox>,
+    /// Certificates of further authorities that may vouch for the mail server, in PEM form
+    #[arg(long, env = "SMTP_CA_FILE", value_name = "FILE")]
+    pub smtp_ca_file: Option<PathBuf>,
+    /// Mails that a person gets on a day (UTC) at most, security mail aside; the rest waits for the next day
+    #[arg(long, env = "MAIL_PER_USER_PER_DAY", default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub mail_per_user_per_day: u32,
 }
 
 /// How long things are kept.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Retention")]
 pub struct Retention {
-    /// After how many days a finished task is archived
-    #[arg(long, env = "ARCHIVE_DONE_AFTER_DAYS", default_value_t = 30, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
-    pub archive_done_after_days: u16,
+    /// When finished tasks are put away.
+    #[command(flatten)]
+    pub archiving: Archiving,
     /// After how many days an archived task is deleted; never, unless this is set
     #[arg(long, env = "PURGE_ARCHIVED_AFTER_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
     pub purge_archived_after_days: Option<u16>,
@@ -142,11 +158,21 @@ impl Smtp {
     /// The mail server; `None` if none is configured.
     ///
     /// # Errors
-    /// If a mail would have no sender.
+    /// If a mail would have no sender, or the authorities cannot be read.
     pub fn open(&self) -> anyhow::Result<Option<smtp::Smtp>> {
         match (&self.smtp_url, &self.mail_from) {
             (None, _) => Ok(None),
-            (Some(server), Some(from)) => Ok(Some(smtp::Smtp::new(server.clone(), from.clone()))),
+            (Some(server), Some(from)) => {
+                let mut server = server.clone();
+                if let Some(file) = &self.smtp_ca_file {
+                    let failed = |error: &dyn std::fmt::Display| {
+                        anyhow::anyhow!("SMTP_CA_FILE: {}: {error}", file.display())
+                    };
+                    let pem = std::fs::read(file).map_err(|error| failed(&error))?;
+                    server = server.trusting(&pem).map_err(|error| failed(&error))?;
+                }
+                Ok(Some(smtp::Smtp::new(server, from.clone())))
+            }
             (Some(_), None) => {
                 anyhow::bail!("MAIL_FROM is missing: with SMTP_URL, say whom mails come from")
             }
@@ -161,11 +187,11 @@ impl Smtp {
     pub async fn pause_without_server(&self, db: &Db) -> Result<()> {
         let mut conn = db.conn().await?;
         if self.smtp_url.is_some() {
-            ledger::resume(&mut conn, jobs::MAIL, NO_SMTP).await
+            ledger::resume(&mut conn, jobs::MAIL, smtp::WORKER).await
         } else {
             tracing::warn!("SMTP_URL is not set: the mail queue is paused");
             let reason = "SMTP_URL is not set: mails wait until there is a mail server";
-            ledger::pause(&mut conn, db.clock().now(), jobs::MAIL, NO_SMTP, reason).await
+            ledger::pause(&mut conn, db.clock().now(), jobs::MAIL, smtp::WORKER, reason).await
         }
     }
 }
@@ -181,6 +207,7 @@ mod tests {
             "worker",
             "--database-url=postgres://x/x",
             "--redis-url=redis://x",
+            "--secret-keys=test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
             "--public-url=http://localhost",
         ];
         let all = all.iter().chain(arguments).map(Into::into).collect();
@@ -224,7 +251,7 @@ mod tests {
             ("--archive-done-after-days=0", "ARCHIVE_DONE_AFTER_DAYS"),
         ] {
             let error = config(&[argument]).unwrap_err();
-            assert!(error.contains(what) && !error.contains("secret"), "{argument}: {error}");
+            assert!(error.contains(what) && !error.contains("ann:secret"), "{argument}: {error}");
         }
         let without_sender = config(&["--smtp-url=smtp://mail.example.com"]).unwrap().smtp.open();
         assert!(without_sender.err().unwrap().to_string().starts_with("MAIL_FROM is missing"));

@@ -2,7 +2,7 @@
 
 use common::{db::Db, redis::Redis, secrets::SecretKeys};
 
-use crate::{config::Config, smtp::Smtp};
+use crate::{config::Config, http::Http, jobs::Turns, smtp::Smtp};
 
 /// What a job works with. Cheap to clone.
 #[derive(Clone)]
@@ -15,6 +15,10 @@ pub struct Context {
     pub secrets: SecretKeys,
     /// The mail server, if there is one.
     pub smtp: Option<Smtp>,
+    /// The way to the receivers of webhooks.
+    pub http: Http,
+    /// Whose turn it is with them.
+    pub turns: Turns,
     /// What the operator decided.
     pub settings: Settings,
 }
@@ -24,6 +28,10 @@ pub struct Context {
 pub struct Settings {
     /// Where people reach the API. Message ids end in its host.
     pub public_url: url::Url,
+    /// Whether an address has to be confirmed before anything but account mail goes to it.
+    pub require_email_verification: bool,
+    /// Mails that a person gets on a day at most, security mail aside.
+    pub mail_per_user_per_day: u32,
     /// After how many days a finished task is put away.
     pub archive_done_after_days: i32,
     /// After how many days a task that was put away is deleted; never without it.
@@ -43,9 +51,13 @@ impl Context {
             redis,
             secrets: config.secrets.secret_keys.clone(),
             smtp: config.smtp.open()?,
+            http: Http::new(config.webhooks.reach())?,
+            turns: Turns::default(),
             settings: Settings {
                 public_url: config.public.public_url.clone(),
-                archive_done_after_days: config.retention.archive_done_after_days.into(),
+                require_email_verification: config.accounts.require_email_verification,
+                mail_per_user_per_day: config.smtp.mail_per_user_per_day,
+                archive_done_after_days: config.retention.archiving.archive_done_after_days.into(),
                 purge_archived_after_days: config.retention.purge_archived_after_days.map(Into::into),
                 job_retention_days: config.retention.job_retention.into(),
             },
@@ -55,12 +67,14 @@ impl Context {
 
 #[cfg(feature = "testing")]
 impl Default for Settings {
-    /// The defaults of the configuration, on this machine.
+    /// The defaults of the configuration, on this machine; addresses need not be confirmed.
     fn default() -> Self {
         #[expect(clippy::expect_used, reason = "a constant")]
         let public_url = "http://localhost:8000".parse().expect("a URL");
         Self {
             public_url,
+            require_email_verification: false,
+            mail_per_user_per_day: 200,
             archive_done_after_days: 30,
             purge_archived_after_days: None,
             job_retention_days: 7,

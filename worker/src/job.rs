@@ -126,9 +126,13 @@ pub(crate) fn backoff(policy: &Policy, attempt: i16, jitter: f64) -> Duration {
 
 /// The first 4 KiB of a text, without what PostgreSQL cannot store.
 fn shortened(mut text: String) -> String {
-    text.retain(|c| c != '\0');
-    if text.len() > MAX_ERROR {
+    let is_long = text.len() > MAX_ERROR;
+    if is_long {
         text.truncate(text.floor_char_boundary(MAX_ERROR - '…'.len_utf8()));
+    }
+    // Cut first: to look at each character of a long text would take a thread for seconds.
+    text.retain(|c| c != '\0');
+    if is_long {
         text.push('…');
     }
     text

@@ -2,21 +2,32 @@
 //! work of a kind is in `jobs/<kind>.rs`.
 
 mod archive_completed;
+mod fan_out_event;
 #[cfg(feature = "testing")]
 mod probe;
 mod prune_history;
 mod purge_archived;
+mod send_daily_summary;
+mod send_mail;
 mod send_reminder;
+mod send_webhook;
+
+pub use self::send_webhook::Turns;
 
 use common::{
+    allowance,
     db::{Db, Tx},
     error::Result,
+    ids::UserId,
     jobs::AnyJob,
+    mail::links::{self, Links},
+    suppressions::MailKind,
 };
 
 use crate::{
     context::Context,
     job::{JobError, Run as _},
+    smtp::Unsubscribe,
 };
 
 /// Does the work of a job.
@@ -26,12 +37,32 @@ use crate::{
 pub(crate) async fn run(job: AnyJob, context: &Context) -> Result<(), JobError> {
     match job {
         AnyJob::SendReminder(job) => job.run(context).await,
+        AnyJob::FanOutEvent(job) => job.run(context).await,
+        AnyJob::SendWebhook(job) => job.run(context).await,
+        AnyJob::SendMail(job) => job.run(context).await,
+        AnyJob::SendDailySummary(job) => job.run(context).await,
         AnyJob::ArchiveCompleted(job) => job.run(context).await,
         AnyJob::PurgeArchived(job) => job.run(context).await,
         AnyJob::PruneHistory(job) => job.run(context).await,
         #[cfg(feature = "testing")]
         AnyJob::Probe(job) => job.run(context).await,
     }
+}
+
+/// Counts a mail that the server has accepted. Best effort: it must not be sent again because this cannot be written.
+async fn count_mail(context: &Context, user: UserId) {
+    let counted =
+        async { allowance::count(&mut *context.db.conn().await?, context.db.clock().now(), user).await };
+    if let Err(error) = counted.await {
+        tracing::warn!(%error, "cannot count a mail");
+    }
+}
+
+/// Where a person stops mails of a kind, for the header of such a mail.
+fn unsubscribe(context: &Context, user: UserId, kind: MailKind) -> Unsubscribe {
+    let url = &context.settings.public_url;
+    let page = Links::new(&context.secrets).unsubscribe(url, user, kind);
+    Unsubscribe { url: page, one_click: links::takes_one_click(url), bulk: kind == MailKind::DailySummary }
 }
 
 /// Rows that one statement of housekeeping touches at most.
@@ -56,3 +87,5 @@ where
 
 #[cfg(all(test, feature = "testing"))]
 mod tests;
+#[cfg(all(test, feature = "testing"))]
+mod twice;

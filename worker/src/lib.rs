@@ -4,9 +4,11 @@
 mod backend;
 pub mod config;
 pub mod context;
+pub mod http;
 pub mod job;
 mod jobs;
 mod runner;
+pub mod shell;
 pub mod smtp;
 #[cfg(all(test, feature = "testing"))]
 mod testing;
@@ -24,6 +26,7 @@ use common::{
 };
 pub use config::Config;
 pub use context::{Context, Settings};
+pub use jobs::Turns;
 pub use runner::{Options, Running, drain, run};
 use secrecy::ExposeSecret as _;
 
@@ -49,6 +52,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     watch_database(db.clone(), config.smtp.clone(), health.clone());
 
     let context = Context::new(&config, db, redis)?;
+    tokio::spawn(smtp::watch(context.clone()));
     let result = run(context, config.work.options(), health, stop).await;
     last.cancel();
     let _ = tokio::time::timeout(Duration::from_secs(3), dispatcher).await;

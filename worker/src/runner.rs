@@ -1,7 +1,13 @@
 //! How a job is run, and how a process runs jobs: one apalis worker per queue. What surrounds every run belongs here
 //! (its span, its metrics, its time limit, its panics), nothing that only one kind needs.
 
-use std::{any::Any, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use apalis::prelude::{Task, WorkerBuilder, WorkerError};
 use common::{health::Health, ids::JobId, metrics, telemetry::Origin};
@@ -19,6 +25,8 @@ use crate::{
 
 /// How long a job is parked whose kind belongs to a newer build.
 const PARKED: chrono::Duration = chrono::Duration::minutes(1);
+/// How often the log says that jobs of a kind are parked.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What a worker process works on.
 #[derive(Debug, Clone)]
@@ -104,8 +112,13 @@ pub(crate) async fn run_one(worker: Arc<Worker>, job: Arc<Job>) {
         request_id = claim.request_id, traceparent = claim.traceparent);
     let origin = Origin { request_id: claim.request_id.clone(), traceparent: claim.traceparent.clone() };
     let running = Running { id: claim.id, attempt: claim.attempt };
-    let attempt = RUNNING.scope(running, origin.scope(attempt(worker.context.clone(), job.clone())));
+    let attempt = running.scope(origin.scope(attempt(worker.context.clone(), job.clone())));
     let task = tokio::spawn(attempt.instrument(span.clone()));
+    #[cfg(feature = "testing")]
+    if crate::backend::sabotage::finish_early(&worker, &job).await {
+        let _ = task.await;
+        return;
+    }
     worker.can_abort(&job, task.abort_handle());
     let outcome = match task.await {
         Ok(outcome) => outcome,
@@ -122,7 +135,10 @@ pub(crate) async fn run_one(worker: Arc<Worker>, job: Arc<Job>) {
         Outcome::Retry(error) => tracing::warn!(parent: &span, error = head(error), "job failed"),
         Outcome::Dead(reason) => tracing::error!(parent: &span, reason = head(reason), "job is dead"),
         Outcome::Parked(_) => {
-            tracing::error!(parent: &span, "job parked: its kind belongs to a newer version")
+            if let Some(jobs) = worker.parked.note(&claim.kind, started) {
+                tracing::error!(job.kind = claim.kind, job.id = %claim.id, jobs,
+                    "jobs parked: this build does not know their kind, which belongs to a newer one");
+            }
         }
     }
     worker.end(&job, outcome).await;
@@ -139,6 +155,24 @@ async fn attempt(context: Context, job: Arc<Job>) -> Outcome {
                 Err(_) => Outcome::Retry(format!("not done within {} s", job.timeout().as_secs_f64())),
             }
         }
+    }
+}
+
+/// Which kinds were parked, so that a thousand jobs of a newer build are a line a minute and not a thousand.
+#[derive(Default)]
+pub(crate) struct Parked(Mutex<HashMap<String, (Option<Instant>, usize)>>);
+
+impl Parked {
+    /// Notes that a job of a kind was parked. Answers how many were since it last answered, once a minute.
+    fn note(&self, kind: &str, now: Instant) -> Option<usize> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, jobs) = kinds.entry(kind.to_owned()).or_default();
+        *jobs += 1;
+        if told.is_some_and(|told| now.duration_since(told) < TOLD_EVERY) {
+            return None;
+        }
+        *told = Some(now);
+        Some(std::mem::take(jobs))
     }
 }
 
@@ -174,5 +208,28 @@ impl Running {
     #[must_use]
     pub fn current() -> Option<Self> {
         RUNNING.try_with(|running| *running).ok()
+    }
+
+    /// Does `work` as this job.
+    pub(crate) async fn scope<F: Future>(self, work: F) -> F::Output {
+        RUNNING.scope(self, work).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parked_jobs_are_told_once_a_minute_and_kind() {
+        let (parked, start) = (Parked::default(), Instant::now());
+        let note = |kind, seconds| parked.note(kind, start + Duration::from_secs(seconds));
+        assert_eq!(note("teleport", 0), Some(1));
+        for second in 1..60 {
+            assert_eq!(note("teleport", second), None);
+        }
+        assert_eq!(note("levitate", 59), Some(1), "another kind");
+        assert_eq!(note("teleport", 60), Some(60), "with those that went untold");
+        assert_eq!(note("teleport", 61), None);
     }
 }

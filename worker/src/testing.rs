@@ -11,6 +11,7 @@ use common::{
     redis::Redis,
     reminders,
     testing::{TestDatabase, at},
+    webhooks::target::Reach,
 };
 use diesel::{
     QueryableByName,
@@ -18,7 +19,7 @@ use diesel::{
 };
 use tools::mail_sink::{MailSink, Message, Options};
 
-use crate::{Context, Settings, smtp::Smtp};
+use crate::{Context, Settings, Turns, http::Http, smtp::Smtp};
 
 /// A worker's surroundings at a fixed time.
 pub(crate) struct Bench {
@@ -67,6 +68,8 @@ impl Bench {
             redis,
             secrets: common::testing::secret_keys(),
             smtp: Some(smtp),
+            http: Http::new(Reach::default()).unwrap(),
+            turns: Turns::default(),
             settings: Settings::default(),
         };
         Self { context, clock, sink, _database: database }
@@ -160,7 +163,7 @@ impl Bench {
         }
 
         let mut tx = self.db().begin().await.unwrap();
-        reminders::queue_due(&mut tx).await.unwrap();
+        reminders::queue_due(&mut tx, reminders::CATCH_UP_PER_SECOND).await.unwrap();
         tx.commit().await.unwrap();
         let mut conn = self.db().conn().await.unwrap();
         let rows: Vec<Row> =

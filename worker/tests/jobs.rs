@@ -76,6 +76,8 @@ impl Bench {
                 redis,
                 secrets: common::testing::secret_keys(),
                 smtp: None,
+                http: worker::http::Http::new(Default::default()).unwrap(),
+                turns: worker::Turns::default(),
                 settings: worker::Settings::default(),
             },
             clock,

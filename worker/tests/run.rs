@@ -54,6 +54,8 @@ impl Process {
             redis,
             secrets: common::testing::secret_keys(),
             smtp: None,
+            http: worker::http::Http::new(Default::default()).unwrap(),
+            turns: worker::Turns::default(),
             settings: worker::Settings::default(),
         };
         let stop = CancellationToken::new();

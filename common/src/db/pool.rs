@@ -90,11 +90,16 @@ impl Db {
         &self.clock
     }
 
+    /// Connections in use and idle.
+    pub fn status(&self) -> (usize, usize) {
+        let status = self.pool.status();
+        (status.size.saturating_sub(status.available), status.available)
+    }
+
     /// Sets the gauges of the pool.
     pub fn observe(&self) {
-        let status = self.pool.status();
-        let in_use = status.size.saturating_sub(status.available);
-        metrics::db_pool(in_use, status.available, status.waiting);
+        let (in_use, idle) = self.status();
+        metrics::db_pool(in_use, idle, self.pool.status().waiting);
     }
 }
 

@@ -22,6 +22,9 @@ pub enum Act {
     Nothing,
     /// Succeeds after so many milliseconds.
     Sleep(u64),
+    /// Succeeds after so many milliseconds, and appends the same line to the file with `.done` added to its name: the
+    /// work that is lost if it is cut short.
+    Work(u64),
     /// Holds its thread for so many milliseconds and never yields.
     Block(u64),
     /// Succeeds, and makes the fetch loops of its process hang: alive but deaf (goals R43).

@@ -84,6 +84,34 @@ async fn ten_jobs_of_one_lane_do_not_wait_for_fifty_thousand_of_another() {
     assert_eq!(first[0], large[0].id, "nobody is starved: the large lane is served too");
 }
 
+/// Goals R45, as the relay and a dispatcher push: a large lane in batches, a small one in between, and again after it.
+#[tokio::test]
+async fn a_small_lane_comes_first_also_between_the_batches_of_a_large_one() {
+    let queue = queue();
+    let mut pushed = 0;
+    for round in 0..10 {
+        let batch: Vec<_> = (0..1_000).map(|_| job("large", 1, 0)).collect();
+        queue.push(&batch).await.unwrap();
+        pushed += batch.len();
+        let small: Vec<_> = (0..10).map(|_| job("small", 1, 1_000 * round)).collect();
+        for job in &small {
+            queue.push(std::slice::from_ref(job)).await.unwrap();
+        }
+        // Lanes take turns a second apart, so what is small is through after about as much of what is large.
+        let mut waiting = ids(&small);
+        let mut fetched = 0;
+        while !waiting.is_empty() {
+            let some = fetch(&queue, 5).await;
+            assert!(!some.is_empty());
+            fetched += some.len();
+            waiting.retain(|id| !some.contains(id));
+        }
+        assert!(fetched <= 50, "round {round}: {fetched} were fetched until the 10 were among them");
+    }
+    let (left, _) = queue.sizes().await.unwrap();
+    assert!(left > pushed as u64 - 500, "the large lane was not served before: {left}");
+}
+
 #[tokio::test]
 async fn a_lane_that_worked_alone_is_not_held_back_afterwards() {
     let queue = queue();

@@ -10,7 +10,7 @@ use diesel::{QueryableByName, sql_types::BigInt};
 use crate::rounds::Round;
 
 /// These change slowly, and the size of a database takes a look at each of its files.
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(10);
 
 /// The loop that measures PostgreSQL and Redis themselves.
 pub struct Stores {

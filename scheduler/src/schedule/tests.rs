@@ -167,3 +167,12 @@ fn the_table_can_be_read_and_its_names_are_its_own() {
     // A Sunday, 04:10 summer time.
     assert_eq!(weekly.next(at("2026-06-01T00:00:00Z"), TimeDelta::days(7)), Some(at("2026-06-07T02:10:00Z")));
 }
+
+/// Summaries announce what the job will take.
+#[test]
+fn the_archiving_that_summaries_announce_is_that_of_the_table() {
+    let table = table(zone::instance()).unwrap();
+    let archive = table.iter().find(|schedule| schedule.name() == "archive_completed").unwrap();
+    let now = at("2026-06-01T08:00:00Z");
+    assert_eq!(archive.next(now, TimeDelta::days(2)), Some(common::summaries::next_archiving(now)));
+}

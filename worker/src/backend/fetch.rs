@@ -20,7 +20,8 @@ use super::{Job, LEASE, Worker};
 const LOCKED: Duration = Duration::from_millis(200);
 /// Added to a claim's rest, so that its lease does not end before it.
 const MARGIN: Duration = Duration::from_millis(50);
-/// How long an orphan is put aside when this process has enough of them in line.
+/// How long an orphan is put aside when this process has enough of them in line, more or less: processes that look at
+/// the same moments would else find it in the same order each time.
 const ORPHANED: Duration = Duration::from_secs(1);
 /// Orphans that wait in this process for their turn; the others are for other workers.
 const MAX_ORPHANS: usize = 10;
@@ -97,6 +98,12 @@ impl Source {
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many orphans may wait here. A process with a handler that holds its thread takes none: the orphan may be that
+    /// very job, and would hold the next thread.
+    fn longest_line(&self) -> usize {
+        if self.worker.held.any_overrun() { 0 } else { MAX_ORPHANS }
+    }
+
     /// Lets other workers have the orphans that wait here.
     pub(super) async fn give_orphans_back(&self) {
         let orphans: Vec<Leased> = self.orphans().drain(..).collect();
@@ -134,7 +141,11 @@ impl Source {
             return Ok(Round { jobs: Vec::new(), again: false });
         }
         let since = Instant::now();
-        let leased = self.queue.fetch(room, LEASE).await?;
+        #[cfg(not(feature = "testing"))]
+        let lease = LEASE;
+        #[cfg(feature = "testing")]
+        let lease = super::sabotage::lease();
+        let leased = self.queue.fetch(room, lease).await?;
         let again = leased.len() == room;
         self.backlog.store(again, Relaxed);
         if leased.is_empty() {
@@ -168,6 +179,8 @@ impl Source {
         let clock = context.db.clock();
         let mut conn = context.db.conn().await?;
         let ids: Vec<JobId> = leased.iter().map(|leased| leased.id).collect();
+        #[cfg(feature = "testing")]
+        super::sabotage::take_from_holders(&mut conn, &ids).await?;
         let mut claims = ledger::claim(&mut conn, clock, &ids, name, LEASE).await?;
         if claims.len() == ids.len() {
             return Ok(claims);
@@ -182,7 +195,7 @@ impl Source {
                 Standing::Locked => locked.push(id),
                 Standing::Orphan => {
                     let mut orphans = self.orphans();
-                    if orphans.len() < MAX_ORPHANS {
+                    if orphans.len() < self.longest_line() {
                         orphans.extend(leased.iter().find(|leased| leased.id == id));
                     } else {
                         aside.push(id);
@@ -205,7 +218,7 @@ impl Source {
             for (id, rest) in &held {
                 self.queue.renew(&[*id], *rest).await?;
             }
-            self.queue.renew(&aside, ORPHANED).await
+            self.queue.renew(&aside, ORPHANED.mul_f64(rand::random_range(0.5..1.5))).await
         };
         if let Err(error) = tidy.await {
             tracing::warn!(%error, queue = self.queue.name(), "cannot tell Redis which jobs could not be claimed");
@@ -215,6 +228,10 @@ impl Source {
 
     /// Claims the next orphan in line, if none runs in this process.
     async fn claim_orphan(self: &Arc<Self>) -> anyhow::Result<Option<Arc<Job>>> {
+        if self.longest_line() == 0 {
+            self.give_orphans_back().await;
+            return Ok(None);
+        }
         let Ok(turn) = self.worker.suspects.clone().try_acquire_owned() else {
             return Ok(None);
         };

@@ -31,8 +31,10 @@ impl Ended {
 /// If PostgreSQL fails; the same batch may be given again.
 pub(super) async fn finish_batch(worker: &Worker, batch: &[Ended]) -> anyhow::Result<()> {
     let db = &worker.context.db;
-    let finishes = batch.iter().map(|ended| ended.finish.clone()).collect();
+    let finishes: Vec<Finish> = batch.iter().map(|ended| ended.finish.clone()).collect();
     let mut conn = db.conn().await?;
+    #[cfg(feature = "testing")]
+    let finishes = super::sabotage::with_present_fences(&mut conn, finishes).await?;
     let accepted: HashSet<JobId> =
         ledger::finish(&mut conn, db.clock(), finishes).await?.into_iter().collect();
     drop(conn);

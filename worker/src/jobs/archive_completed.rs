@@ -1,9 +1,15 @@
 use common::{
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
+    events::EventType,
+    ids::TaskId,
     jobs::ArchiveCompleted,
+    tasks,
 };
-use diesel::sql_types::{BigInt, Integer};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Integer, Uuid},
+};
 
 use super::{BATCH, in_batches};
 use crate::{
@@ -21,7 +27,13 @@ impl Run for ArchiveCompleted {
 
 /// One batch. What somebody is just changing is left for the next time.
 async fn archive(mut tx: Tx, days: i32) -> Result<usize> {
-    let archived = sql!(
+    #[derive(QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = Uuid)]
+        id: TaskId,
+    }
+
+    let archived: Vec<Row> = sql!(
         "WITH old AS MATERIALIZED (SELECT id FROM tasks
              WHERE completed_at < {now} - make_interval(days => {days}) AND archived_at IS NULL AND deleted_at IS NULL
              ORDER BY completed_at LIMIT {batch} FOR NO KEY UPDATE SKIP LOCKED),
@@ -29,13 +41,16 @@ async fn archive(mut tx: Tx, days: i32) -> Result<usize> {
              AND state IN ('planned', 'deferred', 'queued') ORDER BY id FOR UPDATE),
          cancelled AS (UPDATE reminder_fires SET state = 'cancelled', reason = 'task_archived'
              WHERE id IN (SELECT id FROM open))
-         UPDATE tasks SET archived_at = {now}, updated_at = {now}, version = version + 1 WHERE id IN (SELECT id FROM old)",
+         UPDATE tasks SET archived_at = {now}, updated_at = {now}, version = version + 1 WHERE id IN (SELECT id FROM old)
+         RETURNING id",
         now = tx.clock().now(),
         days: Integer = days,
         batch: BigInt = BATCH,
     )
-    .execute(tx.conn())
+    .load(tx.conn())
     .await?;
+    let ids: Vec<TaskId> = archived.into_iter().map(|row| row.id).collect();
+    tasks::record_all(&mut tx, EventType::TaskArchived, &ids).await?;
     tx.commit().await?;
-    Ok(archived)
+    Ok(ids.len())
 }

@@ -1,6 +1,6 @@
 #![expect(clippy::panic, reason = "panicking on request is what this kind is for")]
 
-use std::{fs::OpenOptions, io::Write as _, time::Duration};
+use std::{fs::OpenOptions, io::Write as _, path::Path, time::Duration};
 
 use anyhow::Context as _;
 use common::jobs::{Act, Probe};
@@ -14,17 +14,18 @@ use crate::{
 impl Run for Probe {
     async fn run(self, context: &Context) -> Result<(), JobError> {
         if let Some(log) = &self.log {
-            let Running { id, attempt, .. } = Running::current().context("a probe runs as a job")?;
-            let (pid, micros) =
-                (std::process::id(), common::clock::Clock::default().instant().timestamp_micros());
-            let line = format!("{id} {attempt} {pid} {micros}\n");
-            OpenOptions::new().create(true).append(true).open(log)?.write_all(line.as_bytes())?;
+            note(log)?;
         }
         let millis = Duration::from_millis;
         match self.act {
             Act::Nothing => Ok(()),
             Act::Sleep(ms) => {
                 tokio::time::sleep(millis(ms)).await;
+                Ok(())
+            }
+            Act::Work(ms) => {
+                tokio::time::sleep(millis(ms)).await;
+                self.log.map_or(Ok(()), |log| note(&log.with_added_extension("done")))?;
                 Ok(())
             }
             Act::Block(ms) => {
@@ -46,6 +47,15 @@ impl Run for Probe {
             Act::Die => Err(JobError::Dead("a probe was told to die".to_owned())),
         }
     }
+}
+
+/// Appends that this job is here, and when.
+fn note(log: &Path) -> anyhow::Result<()> {
+    let Running { id, attempt, .. } = Running::current().context("a probe runs as a job")?;
+    let (pid, micros) = (std::process::id(), common::clock::Clock::default().instant().timestamp_micros());
+    let line = format!("{id} {attempt} {pid} {micros}\n");
+    OpenOptions::new().create(true).append(true).open(log)?.write_all(line.as_bytes())?;
+    Ok(())
 }
 
 fn fail(bytes: usize) -> anyhow::Error {

@@ -20,8 +20,10 @@ use crate::{
 mod keep {
     pub(super) const DEAD_JOBS: i32 = 30;
     pub(super) const FIRES: i32 = 90;
+    pub(super) const SUMMARIES: i32 = 90;
     pub(super) const TRASH: i32 = 30;
     pub(super) const TOKENS: i32 = 1;
+    pub(super) const EVENTS: i32 = 30;
 }
 
 impl Run for PruneHistory {
@@ -30,9 +32,13 @@ impl Run for PruneHistory {
         let days = context.settings.job_retention_days;
         prune_jobs(context, days).await?;
         prune_fires(context).await?;
+        in_batches(&context.db, "summaries", summaries).await?;
         in_batches(&context.db, "trash", trash).await?;
         in_batches(&context.db, "tokens", tokens).await?;
-        in_batches(&context.db, "idempotency keys", idempotency_keys).await
+        in_batches(&context.db, "links", links).await?;
+        in_batches(&context.db, "idempotency keys", idempotency_keys).await?;
+        in_batches(&context.db, "deliveries", deliveries).await?;
+        in_batches(&context.db, "events", events).await
     }
 }
 
@@ -104,6 +110,20 @@ async fn fires(tx: &mut Tx, after: Option<FireId>) -> Result<(usize, Option<Fire
     Ok(row.map_or((0, None), |row| (usize::try_from(row.pruned).unwrap_or(0), row.last)))
 }
 
+/// Runs of long ago that are settled; the ids are in the order of time.
+async fn summaries(mut tx: Tx) -> Result<usize> {
+    let deleted = sql!(
+        "DELETE FROM digest_runs WHERE id IN (SELECT id FROM digest_runs
+             WHERE id < {before} AND state NOT IN ('planned', 'sending') ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
+        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::SUMMARIES.into())),
+        batch: BigInt = BATCH,
+    )
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
 async fn trash(mut tx: Tx) -> Result<usize> {
     let deleted = sql!(
         "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE deleted_at < {now} - make_interval(days => {days})
@@ -122,6 +142,55 @@ async fn trash(mut tx: Tx) -> Result<usize> {
 async fn tokens(mut tx: Tx) -> Result<usize> {
     let deleted = sql!(
         "DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM refresh_tokens
+             WHERE id < {before} AND expires_at < {now} - make_interval(days => {days})
+             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
+        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::TOKENS.into())),
+        now = tx.clock().now(),
+        days: Integer = keep::TOKENS,
+        batch: BigInt = BATCH,
+    )
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
+async fn deliveries(mut tx: Tx) -> Result<usize> {
+    let deleted = sql!(
+        "DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM webhook_deliveries
+             WHERE id < {before} AND created_at < {now} - make_interval(days => {days})
+             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
+        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::EVENTS.into())),
+        now = tx.clock().now(),
+        days: Integer = keep::EVENTS,
+        batch: BigInt = BATCH,
+    )
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
+async fn events(mut tx: Tx) -> Result<usize> {
+    let deleted = sql!(
+        "DELETE FROM events WHERE id IN (SELECT id FROM events
+             WHERE id < {before} AND created_at < {now} - make_interval(days => {days})
+             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
+        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::EVENTS.into())),
+        now = tx.clock().now(),
+        days: Integer = keep::EVENTS,
+        batch: BigInt = BATCH,
+    )
+    .execute(tx.conn())
+    .await?;
+    tx.commit().await?;
+    Ok(deleted)
+}
+
+/// Links that expired, used or not.
+async fn links(mut tx: Tx) -> Result<usize> {
+    let deleted = sql!(
+        "DELETE FROM one_time_tokens WHERE id IN (SELECT id FROM one_time_tokens
              WHERE id < {before} AND expires_at < {now} - make_interval(days => {days})
              ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
         before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::TOKENS.into())),

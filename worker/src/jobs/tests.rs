@@ -118,7 +118,33 @@ async fn history_is_kept_for_its_time() {
             .await;
     }
 
+    // What happened, and what was delivered of it: 31 days and one day ago.
+    bench
+        .run(&format!(
+            "INSERT INTO webhook_endpoints (id, owner_id, url, events, secret_enc, created_at, updated_at)
+             VALUES (gen_random_uuid(), '{ann}', 'https://example.com', '{{}}', '', now(), now())"
+        ))
+        .await;
+    for days in [31, 1] {
+        let (id, made) = (id_of(&bench, days), format!("'{NOW}'::timestamptz - interval '{days} days'"));
+        bench
+            .run(&format!(
+                "INSERT INTO events (id, event_type, data, created_at) VALUES ('{id}', 'x', '{{}}', {made})"
+            ))
+            .await;
+        bench
+            .run(&format!(
+                "INSERT INTO webhook_deliveries (id, endpoint_id, event_id, event_type, created_at)
+                 SELECT '{id}', e.id, '{id}', 'x', {made} FROM webhook_endpoints e"
+            ))
+            .await;
+    }
+
     run_twice(&bench, PruneHistory {}).await;
+    for table in ["events", "webhook_deliveries"] {
+        assert_eq!(bench.count(table).await, 1, "{table}");
+        assert_eq!(bench.count(&format!("{table} WHERE created_at < '2031-01-30'")).await, 0, "{table}");
+    }
     let mut conn = bench.db().conn().await.unwrap();
     #[derive(diesel::QueryableByName)]
     struct Lane {
