@@ -15,12 +15,16 @@ mod exposition;
 mod jobs;
 mod people;
 mod ports;
+mod postgres;
 mod process;
+mod proxies;
 mod redis;
 mod wait;
 
 use std::{
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -36,13 +40,18 @@ use common::{
 };
 use diesel_async::AsyncConnection as _;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tools::mail_sink::{MailSink, Message, Options};
+use tools::{
+    mail_sink::{MailSink, Message, Options},
+    webhook_sink::WebhookSink,
+};
 
 pub use effects::{Effect, Effects};
 pub use exposition::{Exposition, Family};
 pub use jobs::JobRow;
-pub use people::Person;
+pub use people::{Answer, Person};
+pub use postgres::PostgresServer;
 pub use process::{Process, Program, Signal};
+pub use proxies::Proxies;
 pub use redis::RedisServer;
 pub use wait::until;
 
@@ -62,6 +71,12 @@ pub struct Shape {
     pub schedulers: usize,
     /// A Redis of its own, which the test may stop, kill and flush.
     pub own_redis: bool,
+    /// A PostgreSQL of its own, which the test may crash.
+    pub own_postgres: bool,
+    /// Each server behind a proxy that can cut it off. Needs `own_redis` and `own_postgres`.
+    pub proxied: bool,
+    /// Further settings of each process.
+    pub settings: Vec<(&'static str, String)>,
     /// Further arguments of each worker.
     pub worker_arguments: Vec<String>,
     /// Further arguments of each scheduler.
@@ -76,6 +91,9 @@ impl Default for Shape {
             workers: 3,
             schedulers: 2,
             own_redis: false,
+            own_postgres: false,
+            proxied: false,
+            settings: Vec::new(),
             worker_arguments: Vec::new(),
             scheduler_arguments: Vec::new(),
         }
@@ -94,8 +112,11 @@ pub struct Cluster {
     db: Db,
     redis: common::redis::Redis,
     redis_server: Option<RedisServer>,
+    postgres_server: Option<PostgresServer>,
+    proxies: Option<Proxies>,
     mail: Option<MailSink>,
     mail_options: Options,
+    webhooks: WebhookSink,
     settings: Vec<(&'static str, String)>,
     worker_arguments: Vec<String>,
     folder: Option<tempfile::TempDir>,
@@ -105,32 +126,58 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything, and waits until all of it is ready.
     pub async fn start(shape: Shape) -> Self {
-        let folder = tempfile::Builder::new().prefix("tt-cluster-").tempdir().expect("a temporary folder");
-        let database = TestDatabase::create().await;
+        // Others may pass through: PostgreSQL is somebody else.
+        let passable = Permissions::from_mode(0o711);
+        let folder = tempfile::Builder::new().prefix("tt-cluster-").permissions(passable).tempdir();
+        let folder = folder.expect("a temporary folder");
+        let (postgres_server, mut database) = if shape.own_postgres {
+            let server = PostgresServer::start(folder.path()).await;
+            let database = TestDatabase::create_on(&server.url()).await;
+            (Some(server), database)
+        } else {
+            (None, TestDatabase::create().await)
+        };
         let redis_server = if shape.own_redis { Some(RedisServer::start(folder.path()).await) } else { None };
-        let redis_url = redis_server.as_ref().map_or_else(|| setting("TEST_REDIS_URL"), RedisServer::url);
+        let mut redis_url = redis_server.as_ref().map_or_else(|| setting("TEST_REDIS_URL"), RedisServer::url);
+        let mail_options = Options { smtp: ports::free(), keep: 100_000, ..Options::default() };
+        let mail = MailSink::start(mail_options.clone()).await.expect("the mail sink starts");
+        let mut smtp = mail.smtp_addr();
+        let proxies = match (&postgres_server, &redis_server) {
+            (Some(postgres), Some(redis)) if shape.proxied => {
+                let proxies = Proxies::start(postgres, redis, smtp).await;
+                database.app_url = proxies.database_url(&database.app_url);
+                redis_url = proxies.redis_url();
+                smtp = proxies.mail.address();
+                Some(proxies)
+            }
+            _ => None,
+        };
+        let webhooks = WebhookSink::start().await.expect("the receiver of webhooks starts");
         let prefix = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[..24]);
         let redis = common::redis::Redis::new(&redis_url, &prefix).expect("the URL of Redis is good");
         let (db, due) = database.open(Clock::Database);
         let dispatching = CancellationToken::new();
         tokio::spawn(dispatcher::run(db.clone(), redis.clone(), due, dispatching.clone()));
 
-        let mail_options = Options { smtp: ports::free(), keep: 100_000, ..Options::default() };
-        let mail = MailSink::start(mail_options.clone()).await.expect("the mail sink starts");
-        let settings = [
+        let mut settings = vec![
             ("DATABASE_URL", database.app_url.clone()),
             ("DATABASE_POOL_SIZE", POOL_SIZE.to_owned()),
             ("REDIS_URL", redis_url),
             ("REDIS_PREFIX", prefix),
-            ("SMTP_URL", format!("smtp://{}", mail.smtp_addr())),
+            ("SMTP_URL", format!("smtp://{smtp}")),
             ("MAIL_FROM", "TaskTracker <tasktracker@localhost>".to_owned()),
             ("PUBLIC_URL", "http://127.0.0.1:8000".to_owned()),
             ("SECRET_KEYS", SECRET_KEYS.to_owned()),
+            ("WEBHOOK_ALLOW_CIDRS", "127.0.0.1/32".to_owned()),
+            ("WEBHOOK_PORTS", webhooks.addr().port().to_string()),
+            // People log in at once, and no mail is counted but those that a test is about.
+            ("REQUIRE_EMAIL_VERIFICATION", "false".to_owned()),
             // Each person comes from an address of their own, or logging in would be throttled.
             ("TRUSTED_PROXIES", "127.0.0.1".to_owned()),
             ("LOG", "info".to_owned()),
             ("LOG_FORMAT", "json".to_owned()),
         ];
+        settings.extend(shape.settings);
         let many = |program: Program, count: usize, arguments: &[String]| -> Vec<Process> {
             (1..=count)
                 .map(|number| Process::start(program, number, arguments, &settings, folder.path()))
@@ -144,9 +191,12 @@ impl Cluster {
             db,
             redis,
             redis_server,
+            postgres_server,
+            proxies,
             mail: Some(mail),
             mail_options,
-            settings: settings.to_vec(),
+            webhooks,
+            settings,
             worker_arguments: shape.worker_arguments,
             folder: Some(folder),
             _dispatching: dispatching.drop_guard(),
@@ -197,6 +247,11 @@ impl Cluster {
             .expect("TEST_DATABASE_URL can be reached")
     }
 
+    /// A connection to the cluster's database as its owner, who may change the schema.
+    pub async fn owner(&self) -> AsyncPgConnection {
+        AsyncPgConnection::establish(&self.database.owner_url).await.expect("the database can be reached")
+    }
+
     /// The name of the cluster's database.
     pub fn database_name(&self) -> &str {
         self.database.app_url.rsplit('/').next().expect("a URL of a database ends with its name")
@@ -217,9 +272,34 @@ impl Cluster {
         self.redis_server.as_mut().expect("a cluster whose shape says own_redis")
     }
 
+    /// PostgreSQL as a server, of a cluster that has its own.
+    pub fn postgres_server(&mut self) -> &mut PostgresServer {
+        self.postgres_server.as_mut().expect("a cluster whose shape says own_postgres")
+    }
+
+    /// What stands before the servers, in a cluster whose shape says proxied.
+    pub fn proxies(&self) -> &Proxies {
+        self.proxies.as_ref().expect("a cluster whose shape says proxied")
+    }
+
+    /// Where its processes log.
+    pub fn path(&self) -> &Path {
+        self.folder()
+    }
+
+    /// Leaves the logs where they are when it is dropped, and answers where.
+    pub fn keep_logs(&mut self) -> Option<PathBuf> {
+        self.folder.take().map(tempfile::TempDir::keep)
+    }
+
     /// The mail sink.
     pub fn mail(&self) -> &MailSink {
         self.mail.as_ref().expect("the mail sink runs")
+    }
+
+    /// The receiver of webhooks.
+    pub fn webhooks(&self) -> &WebhookSink {
+        &self.webhooks
     }
 
     /// Stops the mail sink: connections are refused until [`Cluster::start_mail`]. Answers what had come.
@@ -256,6 +336,11 @@ impl Cluster {
     /// Registers somebody with the first API and logs in.
     pub async fn person(&self, name: &str) -> Person {
         Person::register(self.api(), name).await
+    }
+
+    /// A queue.
+    pub fn queue_named(&self, name: &str) -> Queue {
+        Queue::new(&self.redis, name)
     }
 
     /// Where the first API listens.

@@ -25,6 +25,11 @@ pub(crate) enum Command {
     Bench {
         rest: Vec<String>,
     },
+    /// A row of the goals alone, or `list`.
+    Scenario(String),
+    Chaos {
+        rest: Vec<String>,
+    },
     /// Any other command of `tasktracker-dev`.
     Tool {
         rest: Vec<String>,
@@ -129,7 +134,7 @@ pub(crate) struct Test {
     pub(crate) rest: Vec<String>,
 }
 
-const COMMANDS: [&str; 6] = ["test", "reset", "seed", "smoke", "bench", "help"];
+const COMMANDS: [&str; 7] = ["test", "reset", "seed", "smoke", "bench", "chaos", "help"];
 
 /// Reads the arguments after `cargo dev`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command> {
@@ -144,6 +149,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         "seed" => seed(words),
         "smoke" => smoke(words),
         "bench" => Ok(Command::Bench { rest: words.rest.collect() }),
+        "chaos" if words.rest.as_slice().iter().any(|word| word.starts_with("--scenario")) => scenario(words),
+        "chaos" => Ok(Command::Chaos { rest: words.rest.collect() }),
         "help" => Ok(Command::Help(help::DEV)),
         word => match nearest(word, &COMMANDS) {
             Some(near) => Err(Error::new(format!("there is no command {word:?}"))
@@ -235,6 +242,21 @@ fn smoke(mut words: Words) -> Result<Command> {
         }
     }
     Ok(Command::Smoke { release, rest })
+}
+
+/// `cargo dev chaos --scenario NAME`, which goes with no other option.
+fn scenario(mut words: Words) -> Result<Command> {
+    let mut scenario = None;
+    while let Some((option, value)) = words.next_option() {
+        match option.as_str() {
+            "--scenario" => scenario = Some(words.value("--scenario", value)?),
+            "--help" | "-h" => return Ok(Command::Help(help::SCENARIO)),
+            other => return Err(unknown("cargo dev chaos --scenario", other, &["--help"])),
+        }
+    }
+    scenario.map(Command::Scenario).ok_or_else(|| {
+        Error::new("--scenario: which one?").fix("`cargo dev chaos --scenario list` says which there are")
+    })
 }
 
 struct Words {

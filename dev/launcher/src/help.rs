@@ -13,6 +13,9 @@ Commands:
   seed            fills a running `cargo dev` with a demo user and believable data
   smoke           runs the README's session against a fresh stack
   bench jobs      measures the job system
+  chaos --scenario R12
+                  shows one row of the reliability goals (`--scenario list`: all of them)
+  chaos           breaks whatever can break under load, and balances the books afterwards (`chaos --help`)
   …               any other command goes to `tasktracker-dev`
 
 Options:
@@ -47,6 +50,7 @@ Options:
 
 The tests find in their environment:
   TEST_DATABASE_URL     a superuser, who may create databases; the roles tasktracker_owner and tasktracker_app exist
+  TEST_POSTGRES_BIN     the directory of the programs that serve it
   TEST_REDIS_URL        an empty Redis
   TEST_REDIS_SERVER     the program that serves it
   TASKTRACKER_BIN_DIR   the directory of the binaries";
@@ -60,3 +64,13 @@ pub(crate) const SMOKE: &str = "\
 Starts a whole stack on free ports with empty data, and runs the session of README.md against it.
 
 Usage: cargo dev smoke [--release] [-- OPTIONS OF `tasktracker-dev smoke`]";
+
+pub(crate) const SCENARIO: &str = "\
+Shows a row of the reliability goals with the real programs, against a private PostgreSQL and Redis that are removed
+afterwards.
+
+Usage: cargo dev chaos --scenario R12
+       cargo dev chaos --scenario list
+
+Environment: SEED=N repeats what chance decided (each scenario prints its seed), SCENARIO_MINUTES=N makes long what can be
+  long (R2, R19, R38).";

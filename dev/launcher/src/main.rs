@@ -15,6 +15,7 @@ mod ports;
 mod private;
 mod probe;
 mod programs;
+mod scenarios;
 mod servers;
 mod settings;
 mod stack;
@@ -69,6 +70,14 @@ fn dispatch() -> Result<()> {
             private::run_with_servers("bench", Durability::Full, true, workspace, signals, || {
                 let mut command = workspace.binary("tasktracker-dev", true)?;
                 command.arg("bench").args(rest);
+                Ok(command)
+            })
+        }
+        Command::Scenario(name) => scenarios::run(&name, workspace, signals),
+        Command::Chaos { rest } => {
+            private::run_with_servers("chaos", Durability::None, false, workspace, signals, || {
+                let mut command = workspace.binary("tasktracker-chaos", false)?;
+                command.args(rest);
                 Ok(command)
             })
         }

@@ -1,5 +1,6 @@
 //! Servers for one run of tests or of a benchmark: empty, and removed afterwards.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::data::TemporaryDir;
@@ -10,8 +11,8 @@ use crate::servers::{Servers, Wanted};
 use crate::settings::Settings;
 use crate::workspace::{Workspace, run};
 
-/// Builds the workspace, and runs `command` with `TEST_DATABASE_URL`, `TEST_REDIS_URL`, `TEST_REDIS_SERVER` (the program) and
-/// `TASKTRACKER_BIN_DIR`.
+/// Builds the workspace, and runs `command` with `TEST_DATABASE_URL`, `TEST_POSTGRES_BIN` (the directory of the server's
+/// programs), `TEST_REDIS_URL`, `TEST_REDIS_SERVER` (the program) and `TASKTRACKER_BIN_DIR`.
 pub(crate) fn run_with_servers(
     purpose: &str,
     durability: Durability,
@@ -29,8 +30,9 @@ pub(crate) fn run_with_servers(
         .and_then(|()| workspace.build(release, signals))
         .and_then(|()| servers.wait_ready(data, signals))
         .and_then(|()| {
-            let (Some(database), Some(redis), Some(redis_program)) =
-                (&servers.superuser_url, &servers.redis_url, &servers.redis_program)
+            let postgres_bin = servers.postgres_program.as_deref().and_then(Path::parent);
+            let (Some(database), Some(postgres_bin), Some(redis), Some(redis_program)) =
+                (&servers.superuser_url, postgres_bin, &servers.redis_url, &servers.redis_program)
             else {
                 return Err(Error::new("the private servers have no URL"));
             };
@@ -40,6 +42,7 @@ pub(crate) fn run_with_servers(
                 &mut command,
                 &[
                     ("TEST_DATABASE_URL", database.clone()),
+                    ("TEST_POSTGRES_BIN", postgres_bin.display().to_string()),
                     ("TEST_REDIS_URL", redis.clone()),
                     ("TEST_REDIS_SERVER", redis_program.display().to_string()),
                     ("TASKTRACKER_BIN_DIR", binaries),

@@ -40,6 +40,8 @@ pub(crate) struct Servers {
     pub(crate) redis_url: Option<String>,
     /// The program, for tests that start and kill servers of their own.
     pub(crate) redis_program: Option<PathBuf>,
+    /// Likewise `postgres`, beside which `initdb` stands.
+    pub(crate) postgres_program: Option<PathBuf>,
     postgres: Option<Child>,
     redis: Option<Child>,
 }
@@ -68,6 +70,7 @@ impl Servers {
             } else {
                 let program = sources.postgres(postgres::cluster_version(data), tools, signals)?;
                 self.postgres = Some(postgres::start(&program, data, wanted.durability, signals)?);
+                self.postgres_program = Some(program.path);
                 let url = |role, database| Some(postgres::url(data.sockets(), role, database));
                 self.database_url = url("tasktracker_app", "tasktracker");
                 self.migrate_database_url = url("tasktracker_owner", "tasktracker");

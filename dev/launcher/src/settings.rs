@@ -7,6 +7,7 @@ const NAMES: &[&str] = &[
     "ADMIN_ALLOW_CIDRS",
     "ARCHIVE_DONE_AFTER_DAYS",
     "BIND",
+    "CATCH_UP_MAILS_PER_SECOND",
     "CONCURRENCY",
     "CORS_ORIGINS",
     "DATABASE_POOL_SIZE",
@@ -32,9 +33,11 @@ const NAMES: &[&str] = &[
     "SECRET_KEYS",
     "SHUTDOWN_DELAY",
     "SHUTDOWN_GRACE",
+    "SMTP_CA_FILE",
     "SMTP_URL",
     "TRUSTED_PROXIES",
     "WEBHOOK_ALLOW_CIDRS",
+    "WEBHOOK_PORTS",
 ];
 
 /// Where settings come from.

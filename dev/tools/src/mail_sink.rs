@@ -45,6 +45,12 @@ pub struct Options {
     pub http: SocketAddr,
     /// The login a client must give. `None` takes mail without one, and accepts any that is offered.
     pub credentials: Option<Credentials>,
+    /// TLS from the first byte instead of STARTTLS.
+    pub implicit_tls: bool,
+    /// Whether STARTTLS is offered.
+    pub starttls: bool,
+    /// What it shows in the TLS handshake; its own, made anew, unless given.
+    pub identity: Option<Identity>,
     /// How long a mail to `slow@` waits for its answer.
     pub slow_for: Duration,
     /// How many mails are kept.
@@ -61,11 +67,29 @@ impl Default for Options {
             smtp: (Ipv4Addr::LOCALHOST, 0).into(),
             http: (Ipv4Addr::LOCALHOST, 0).into(),
             credentials: None,
+            implicit_tls: false,
+            starttls: true,
+            identity: None,
             slow_for: Duration::from_secs(5),
             keep: 10_000,
             keep_bytes: 256 << 20,
             max_size: 10 << 20,
         }
+    }
+}
+
+/// A certificate and its key, in PEM form.
+#[derive(Clone)]
+pub struct Identity {
+    /// The certificate, followed by those of the authorities between it and the root.
+    pub certificates: String,
+    /// The key of the first.
+    pub key: String,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
     }
 }
 
@@ -117,14 +141,22 @@ impl MailSink {
         let smtp = listen(options.smtp, "SMTP").await?;
         let http = listen(options.http, "the mail page").await?;
         let (smtp_addr, http_addr) = (smtp.local_addr()?, http.local_addr()?);
-        let tls = smtp::Tls::self_signed().context("cannot make a certificate for STARTTLS")?;
+        let tls = match &options.identity {
+            Some(identity) => smtp::Tls::with(identity).context("cannot use the identity")?,
+            None => smtp::Tls::self_signed().context("cannot make a certificate for TLS")?,
+        };
         let certificate_pem = tls.certificate_pem.clone();
 
         let store = Arc::new(Store::new(options.keep, options.keep_bytes));
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
         let server = smtp::Server {
-            rules: Arc::new(dialogue::Rules { credentials: options.credentials, max_size: options.max_size }),
+            rules: Arc::new(dialogue::Rules {
+                credentials: options.credentials,
+                starttls: options.starttls,
+                max_size: options.max_size,
+            }),
+            implicit_tls: options.implicit_tls,
             slow_for: options.slow_for,
             store: Arc::clone(&store),
             tls,

@@ -135,7 +135,7 @@ impl Api {
     /// Registers the user unless it is there, and logs in.
     async fn login(url: &url::Url) -> anyhow::Result<Self> {
         let base = format!("{}/api/v1", url.as_str().trim_end_matches('/'));
-        let mut api = Self { base, http: reqwest::Client::new(), token: String::new() };
+        let mut api = Self { base, http: crate::client().build()?, token: String::new() };
         let account = json!({ "email": EMAIL, "password": PASSWORD, "full_name": "Demo", "time_zone": "Europe/Berlin" });
         let (status, body) = api.send(Method::POST, "/auth/register", Some(account)).await?;
         if !status.is_success() && body["code"] != "email_taken" {

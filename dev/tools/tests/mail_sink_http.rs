@@ -22,7 +22,7 @@ struct App {
 impl App {
     async fn start() -> Self {
         let sink = MailSink::start(Options::default()).await.unwrap();
-        Self { sink, client: Client::builder().no_proxy().timeout(SOON).build().unwrap() }
+        Self { sink, client: tools::client().timeout(SOON).build().unwrap() }
     }
 
     async fn send(&self, to: &str, subject: &str) {

@@ -11,7 +11,7 @@ use diesel::{ExpressionMethods as _, HasQuery, QueryDsl as _, dsl::count_star};
 use super::{Cluster, Effects};
 
 /// A row of the ledger, as far as tests ask for it.
-#[derive(Debug, Clone, HasQuery)]
+#[derive(Debug, Clone, PartialEq, HasQuery)]
 #[diesel(table_name = jobs)]
 pub struct JobRow {
     /// Its id.
@@ -22,8 +22,20 @@ pub struct JobRow {
     pub attempt: i16,
     /// Times that its worker died.
     pub crashes: i16,
+    /// Claims ever made.
+    pub fence: i32,
     /// When it was due, or is due next.
     pub run_at: DateTime<Utc>,
+    /// When it was committed.
+    pub created_at: DateTime<Utc>,
+    /// When it was known to be in Redis, unless it has to be pushed yet.
+    pub pushed_at: Option<DateTime<Utc>>,
+    /// When it came to its end.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// Who held it last.
+    pub worker: Option<String>,
+    /// Its last failures.
+    pub errors: serde_json::Value,
     /// The request that it comes from.
     pub request_id: Option<String>,
 }

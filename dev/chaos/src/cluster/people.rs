@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 
 /// Somebody with an account, as a client of the REST API.
@@ -28,6 +28,8 @@ pub struct Answer {
     pub status: StatusCode,
     /// `X-Request-Id`.
     pub request_id: String,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The JSON body, or null.
     pub body: Value,
 }
@@ -35,7 +37,7 @@ pub struct Answer {
 impl Person {
     pub(super) async fn register(api: SocketAddr, name: &str) -> Self {
         const PASSWORD: &str = "correct horse battery";
-        let http = reqwest::Client::builder()
+        let http = tools::client()
             .timeout(Duration::from_secs(10))
             .no_proxy()
             .build()
@@ -50,6 +52,10 @@ impl Person {
         let login = json!({ "email": email, "password": PASSWORD });
         let session = person.expect(StatusCode::OK, "/auth/login", login).await;
         person.token = session.body["access_token"].as_str().expect("a token").to_owned();
+        // At eight in the morning there would be one mail more.
+        let no_summaries = Some(json!({ "digest_enabled": false }));
+        let answer = person.request(Method::PATCH, "/me/notifications", no_summaries).await;
+        assert_eq!(answer.expect("an answer").status, StatusCode::OK);
         person
     }
 
@@ -91,8 +97,8 @@ impl Person {
         let response = request.send().await?;
         let request_id = response.headers().get("x-request-id").and_then(|id| id.to_str().ok());
         let request_id = request_id.unwrap_or_default().to_owned();
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let body = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
-        Ok(Answer { status, request_id, body })
+        Ok(Answer { status, request_id, headers, body })
     }
 }

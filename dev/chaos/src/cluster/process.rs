@@ -121,10 +121,7 @@ impl Process {
 
     /// Sends a signal; a process that has ended gets none.
     pub fn signal(&self, signal: Signal) {
-        let pid = self.pid().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
-        if let Some(pid) = pid {
-            kill_process(pid, signal).expect("a child may be sent a signal");
-        }
+        self::signal(self.pid(), signal);
     }
 
     /// How it ended, if it has.
@@ -177,7 +174,7 @@ impl Process {
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String), String> {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(1)).no_proxy().build();
+        let client = tools::client().timeout(Duration::from_secs(1)).build();
         let answer = async {
             let response = client?.get(format!("http://{}{path}", self.internal)).send().await?;
             Ok::<_, reqwest::Error>((response.status().as_u16(), response.text().await?))
@@ -192,6 +189,13 @@ impl Process {
 
     pub(super) fn print_log(&self, lines: usize) {
         print_log(&self.name, &self.log, lines);
+    }
+}
+
+/// Sends a child that has not ended a signal.
+pub(super) fn signal(pid: Option<u32>, signal: Signal) {
+    if let Some(pid) = pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+        kill_process(pid, signal).expect("a child may be sent a signal");
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 use redis::{ConnectionInfo, IntoConnectionInfo as _};
 use tokio::process::{Child, Command};
 
-use super::until;
+use super::{Signal, process, until};
 
 /// A Redis of a test's own, on a socket in the cluster's folder, without any file: what is killed is lost. It is killed
 /// on drop.
@@ -29,7 +29,7 @@ impl RedisServer {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.folder.join("redis.sock")
     }
 
@@ -59,6 +59,11 @@ impl RedisServer {
             self.try_command(&["PING"]).await.map_err(|error| error.to_string())
         })
         .await;
+    }
+
+    /// Sends its process a signal. One that is stopped takes connections and commands and answers none: a black hole.
+    pub fn signal(&self, signal: Signal) {
+        process::signal(self.child.as_ref().and_then(Child::id), signal);
     }
 
     /// Runs a command.

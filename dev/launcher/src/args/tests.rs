@@ -51,6 +51,8 @@ fn wrong_words_are_named_with_the_nearest_right_one() {
         ("smoke --relase", "--relase", "--release"),
         ("--release test", "test", "cargo dev test"),
         ("test a b", "\"b\"", "--"),
+        ("chaos --scenario R1 --sed 1", "--sed", "--help"),
+        ("chaos --scenario", "--scenario", "value"),
     ] {
         let text = problem(line);
         assert!(text.contains(named) && text.contains(fix), "{line}: {text}");
@@ -91,10 +93,7 @@ fn tests_take_a_filter_packages_and_what_follows() {
 #[test]
 fn other_commands_go_to_the_tools_as_they_are() {
     let rest = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    assert_eq!(
-        parsed("chaos --minutes 5").unwrap(),
-        Command::Tool { rest: rest(&["chaos", "--minutes", "5"]) }
-    );
+    assert_eq!(parsed("chaos --minutes 5").unwrap(), Command::Chaos { rest: rest(&["--minutes", "5"]) });
     assert_eq!(parsed("bench jobs --help").unwrap(), Command::Bench { rest: rest(&["jobs", "--help"]) });
     assert_eq!(
         parsed("seed --users 3 --data=d").unwrap(),
@@ -117,5 +116,12 @@ fn each_command_has_its_help() {
         ("smoke --help", help::SMOKE),
     ] {
         assert_eq!(parsed(line).unwrap(), Command::Help(help));
+    }
+}
+
+#[test]
+fn a_scenario_is_named() {
+    for line in ["chaos --scenario R12", "chaos --scenario=R12"] {
+        assert_eq!(parsed(line).unwrap(), Command::Scenario("R12".to_owned()));
     }
 }

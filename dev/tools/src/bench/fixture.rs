@@ -226,9 +226,10 @@ pub(super) struct Program {
 impl Program {
     /// Waits until it is ready.
     pub(super) async fn ready(&mut self) -> anyhow::Result<()> {
+        let http = crate::client().build()?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            match reqwest::get(format!("http://{}/readyz", self.internal)).await {
+            match http.get(format!("http://{}/readyz", self.internal)).send().await {
                 Ok(response) if response.status().is_success() => return Ok(()),
                 _ if Instant::now() > deadline => bail!("a program does not become ready"),
                 _ => tokio::time::sleep(Duration::from_millis(10)).await,

@@ -50,6 +50,7 @@ impl Trouble {
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) credentials: Option<Credentials>,
+    pub(super) starttls: bool,
     pub(super) max_size: usize,
 }
 
@@ -244,7 +245,7 @@ fn new_session(collector: &Collector, auth: bool, secure: bool) -> Session<Colle
             .enable_auth(AuthMechanism::Login)
             .insecure_enable_plaintext_auth();
     }
-    if !secure {
+    if !secure && collector.rules.starttls {
         builder.enable_start_tls();
     }
     // mailin hands the address to its handler, and ours does not look at it.

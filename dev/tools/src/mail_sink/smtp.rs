@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::Identity;
 use super::dialogue::{Dialogue, Rules, Then, Trouble};
 use super::message::Message;
 use super::store::Store;
@@ -33,18 +34,26 @@ impl Tls {
     pub(super) fn self_signed() -> anyhow::Result<Self> {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names)?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        Self::with(&Identity { certificates: cert.pem(), key: signing_key.serialize_pem() })
+    }
+
+    pub(super) fn with(identity: &Identity) -> anyhow::Result<Self> {
+        let certificates = CertificateDer::pem_slice_iter(identity.certificates.as_bytes());
+        let certificates = certificates.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?;
         let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)?;
-        Ok(Self { certificate_pem: cert.pem(), acceptor: TlsAcceptor::from(Arc::new(config)) })
+            .with_single_cert(certificates, key)?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { certificate_pem: identity.certificates.clone(), acceptor })
     }
 }
 
 /// What the connections of a sink share.
 pub(super) struct Server {
     pub(super) rules: Arc<Rules>,
+    pub(super) implicit_tls: bool,
     pub(super) slow_for: Duration,
     pub(super) store: Arc<Store>,
     pub(super) tls: Tls,
@@ -97,14 +106,20 @@ impl Server {
     async fn serve(&self, mut stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let mut dialogue = Dialogue::new(Arc::clone(&self.rules));
-        stream.write_all(&dialogue.greeting()).await?;
-        if let End::StartTls = self.converse(&mut stream, &mut dialogue).await? {
+        if !self.implicit_tls {
+            stream.write_all(&dialogue.greeting()).await?;
+        }
+        if self.implicit_tls || matches!(self.converse(&mut stream, &mut dialogue).await?, End::StartTls) {
             let handshake = tokio::time::timeout(IDLE_LIMIT, self.tls.acceptor.accept(stream));
             let mut stream = tokio::select! {
                 stream = handshake => stream??,
                 () = self.shutdown.cancelled() => return Ok(()),
             };
             dialogue.secured();
+            if self.implicit_tls {
+                stream.write_all(&dialogue.greeting()).await?;
+                stream.flush().await?;
+            }
             self.converse(&mut stream, &mut dialogue).await?;
             stream.shutdown().await?;
         }

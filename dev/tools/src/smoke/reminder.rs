@@ -57,7 +57,7 @@ impl Reminder {
     pub(super) async fn await_mail(&self, http: &str) -> anyhow::Result<TimeDelta> {
         let query = format!("to:{} \"{}\"", self.email, self.title.replace('"', " "));
         let patience = (self.fire_at + LATEST - Clock::Database.instant()).max(TimeDelta::zero());
-        let found: Found = reqwest::Client::builder()
+        let found: Found = crate::client()
             .no_proxy()
             .timeout(Duration::from_secs(90))
             .build()?
