@@ -12,21 +12,23 @@ use std::{
 };
 
 use api::{
-    config::{Http, Registration},
+    config::{Http, Registration, Settings},
     state::AppState,
 };
 use common::{
     clock::Clock,
-    db::Db,
+    config::{Accounts, Archiving, PublicAddress, Webhooks},
+    db::{self, Db},
     dispatcher::DueJob,
     jobs,
     queue::Queue,
     redis::Redis,
+    reminders,
     secrets::SecretKeys,
     testing::{TestDatabase, at, setting},
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
-use scheduler::{due, relay::Relay};
+use scheduler::{due, relay::Relay, summaries};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tools::mail_sink::{MailSink, Message, Options};
@@ -66,21 +68,36 @@ impl TestApp {
         Self::start_at(START).await
     }
 
+    /// Everything, where addresses have to be confirmed.
+    pub async fn start_verifying() -> Self {
+        Self::start_with(START, true).await
+    }
+
     /// Everything, with the clock at `instant`.
     pub async fn start_at(instant: &str) -> Self {
+        Self::start_with(instant, false).await
+    }
+
+    async fn start_with(instant: &str, require_email_verification: bool) -> Self {
         let (db, due) = TestDatabase::create().await.open(Clock::fixed(at(instant)));
         let prefix = format!("test-{:x}", rand::random::<u64>());
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).expect("TEST_REDIS_URL is a URL");
         let sink = MailSink::start(Options::default()).await.expect("a mail sink");
 
         let keys: SecretKeys = "test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().expect("keys");
-        let http = Http {
-            bind: SocketAddr::from(([127, 0, 0, 1], 0)),
-            registration: Registration::Open,
-            trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
-            shutdown_delay: 0,
+        let settings = Settings {
+            http: Http {
+                bind: SocketAddr::from(([127, 0, 0, 1], 0)),
+                registration: Registration::Open,
+                trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
+                shutdown_delay: 0,
+            },
+            public: PublicAddress { public_url: "http://localhost:8000".parse().expect("a URL") },
+            webhooks: Webhooks { webhook_allow_cidrs: Vec::new(), webhook_ports: Vec::new() },
+            archiving: Archiving { archive_done_after_days: 30 },
+            accounts: Accounts { require_email_verification },
         };
-        let app = AppState::new(db.clone(), redis.clone(), &keys, http).expect("state");
+        let app = AppState::new(db.clone(), redis.clone(), &keys, settings).expect("state");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();
@@ -89,15 +106,21 @@ impl TestApp {
         let from = "TaskTracker <tasktracker@localhost>".parse().expect("a mailbox");
         let server = format!("smtp://{}?tls=none", sink.smtp_addr()).parse().expect("an SMTP URL");
         let smtp = Some(worker::smtp::Smtp::new(server, from));
-        let settings = worker::Settings::default();
+        let settings = worker::Settings { require_email_verification, ..worker::Settings::default() };
         let context = worker::Context {
             db: db.clone(),
             redis: redis.clone(),
             secrets: common::testing::secret_keys(),
             smtp,
+            http: worker::http::Http::new(common::webhooks::target::Reach::default()).expect("TLS"),
+            turns: worker::Turns::default(),
             settings,
         };
-        let anybody = Client { url: url.clone(), http: reqwest::Client::new(), token: Token::default() };
+        let anybody = Client {
+            url: url.clone(),
+            http: tools::client().build().expect("a client"),
+            token: Token::default(),
+        };
         let (due, read, people) = (Mutex::new(due), AtomicUsize::new(0), Mutex::default());
         Self { db, redis, context, sink, url, anybody, due, read, people }
     }
@@ -107,7 +130,7 @@ impl TestApp {
         self.user_in(name, "UTC").await
     }
 
-    /// A person in a time zone who is logged in.
+    /// A person in a time zone who is logged in. Their daily summary is off: a test that wants it switches it on.
     pub async fn user_in(&self, name: &str, zone: &str) -> Person {
         let client = self.anybody.clone();
         let email = format!("{name}@example.com");
@@ -118,6 +141,7 @@ impl TestApp {
         let token = session["access_token"].as_str().expect("a token").to_owned();
         let refresh_token = session["refresh_token"].as_str().expect("a token").to_owned();
         let client = client.with_token(&token);
+        client.patch("/me/notifications", json!({"digest_enabled": false})).await.assert(200);
         self.people.lock().expect(LOCK).push((client.token.clone(), refresh_token.clone()));
         Person { client, id: user["id"].as_str().expect("an id").to_owned(), refresh_token, email }
     }
@@ -139,7 +163,10 @@ impl TestApp {
 
     /// Does all that is due, without moving the clock.
     pub async fn run_due(&self) {
-        while due::queue_due(&self.db).await.expect("the due step").is_full() {}
+        while due::queue_due(&self.db, reminders::CATCH_UP_PER_SECOND).await.expect("the due step").is_full()
+        {
+        }
+        while summaries::queue_due(&self.db).await.expect("the summaries").people > 0 {}
         self.work().await;
     }
 
@@ -160,6 +187,18 @@ impl TestApp {
             let queue = Queue::new(&self.redis, &job.queue);
             queue.push(std::slice::from_ref(&job)).await.expect("Redis takes it");
         }
+    }
+
+    /// Makes somebody an administrator.
+    pub async fn make_admin(&self, person: &Person) {
+        let statement = format!("UPDATE users SET role = 'admin' WHERE id = '{}'", person.id);
+        let mut conn = self.db.conn().await.expect("a connection");
+        db::RunQueryDsl::execute(diesel::sql_query(statement), &mut conn).await.expect("a role");
+    }
+
+    /// How many mails have come in all.
+    pub fn mail_count(&self) -> usize {
+        self.sink.messages().len()
     }
 
     /// The mails that came since the last look.

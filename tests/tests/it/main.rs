@@ -1,11 +1,17 @@
 //! The API, the scheduler and the worker together, in process.
 #![expect(clippy::unwrap_used, reason = "a test that finds something else than it looked for has failed")]
 
+mod account;
+mod admin;
 mod auth;
 mod bad_input;
 mod documentation;
 mod limits;
 mod lists;
+mod mail_pages;
 mod reminders;
 mod sessions;
+mod snooze;
+mod summaries;
 mod tasks;
+mod webhooks;

@@ -194,7 +194,7 @@ async fn what_redis_lost_is_sent_all_the_same() {
     let ann = app.user("ann").await;
     ann.create_task(due("2030-01-01", "09:00", 0)).await;
     app.db.clock().set(at("2030-01-01T09:00:00Z"));
-    scheduler::due::queue_due(&app.db).await.unwrap();
+    scheduler::due::queue_due(&app.db, common::reminders::CATCH_UP_PER_SECOND).await.unwrap();
     app.dispatch().await;
     let mut redis = app.redis.queue();
     let keys: Vec<String> = redis::cmd("KEYS").arg(app.redis.key("*")).query_async(&mut redis).await.unwrap();

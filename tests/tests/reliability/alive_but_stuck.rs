@@ -7,15 +7,15 @@ use crate::figures::say;
 
 /// R43: the fetch loops of a worker hang while everything else lives. It is not ready within 15 s and ends within 60.
 #[tokio::test]
-async fn a_deaf_worker_ends() {
-    ends("deaf fetch loops", 1, Act::Deafen).await;
+async fn r43_a_deaf_worker_ends() {
+    ends("R43: deaf fetch loops", 1, Act::Deafen).await;
 }
 
 /// R10: handlers that never yield hold every thread of a worker. The watchdog, on a thread of its own, ends it as well.
 #[tokio::test]
-async fn a_worker_whose_threads_are_all_held_ends() {
+async fn r10_a_worker_whose_threads_are_all_held_ends() {
     let threads = std::thread::available_parallelism().map_or(8, usize::from) + 4;
-    ends("held threads", threads, Act::Block(600_000)).await;
+    ends("R10: held threads", threads, Act::Block(600_000)).await;
 }
 
 /// What such jobs do to a worker, and that another one goes on with the work.
@@ -42,7 +42,7 @@ async fn ends(what: &str, jobs: usize, act: Act) {
     let status = cluster.workers[0].wait_exit(secs(60)).await;
     let ended = since.elapsed();
     say!(
-        "R43: {what}: not ready after {:.1} s, ended after {:.1} s",
+        "{what}: not ready after {:.1} s, ended after {:.1} s",
         not_ready.as_secs_f64(),
         ended.as_secs_f64()
     );

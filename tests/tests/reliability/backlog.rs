@@ -11,7 +11,7 @@ const JOBS: usize = 100_000;
 /// R15: a hundred thousand due jobs, then one worker. It drains without an error of a script or one that holds Redis for
 /// 20 ms, and an urgent newcomer starts within 2 s.
 #[tokio::test]
-async fn a_large_backlog_drains() {
+async fn r15_a_large_backlog_drains() {
     let mut cluster =
         Cluster::start(Shape { apis: 0, workers: 0, schedulers: 1, own_redis: true, ..Shape::default() })
             .await;

@@ -8,7 +8,7 @@ use crate::figures::{lateness, say};
 
 /// R1: a job whose worker is killed restarts elsewhere within 20 s, and the attempt is charged.
 #[tokio::test]
-async fn a_job_restarts_elsewhere_when_its_worker_is_killed() {
+async fn r1_a_job_restarts_elsewhere_when_its_worker_is_killed() {
     let mut cluster = Cluster::start(Shape { apis: 0, ..Shape::default() }).await;
     let effects = cluster.effects("effects");
     let job = cluster.enqueue(&effects, Act::Sleep(2_000)).await;
@@ -37,7 +37,7 @@ async fn a_job_restarts_elsewhere_when_its_worker_is_killed() {
 
 /// R7: a worker that is started again within 10 ms of its kill serves within 2 s.
 #[tokio::test]
-async fn a_worker_serves_two_seconds_after_its_kill() {
+async fn r7_a_worker_serves_two_seconds_after_its_kill() {
     let mut cluster = Cluster::start(Shape { apis: 0, workers: 1, schedulers: 1, ..Shape::default() }).await;
     let effects = cluster.effects("effects");
     cluster.enqueue(&effects, Act::Nothing).await;
@@ -58,7 +58,7 @@ async fn a_worker_serves_two_seconds_after_its_kill() {
 
 /// R9: a job that ends the process is dead after three crashes, and holds up nobody for more than a minute.
 #[tokio::test]
-async fn a_poison_job_is_dead_after_three_crashes() {
+async fn r9_a_poison_job_is_dead_after_three_crashes() {
     let mut cluster = Cluster::start(Shape { apis: 0, ..Shape::default() }).await;
     let (effects, poisoned) = (cluster.effects("effects"), cluster.effects("poison"));
     let mut neighbours = cluster.enqueue_many(&effects, 60, Act::Sleep(500)).await;

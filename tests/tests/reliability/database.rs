@@ -1,6 +1,11 @@
-use chaos::cluster::{Cluster, Shape, secs, until};
+use std::time::{Duration, Instant};
+
+use chaos::cluster::{Cluster, Person, Shape, secs, until};
 use common::{db::RunQueryDsl as _, jobs::Act};
 use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::figures::{Figures, say};
 
 /// PostgreSQL throws everybody out and refuses connections for a while. No process ends, the API says 503, and everything
 /// goes on by itself.
@@ -44,4 +49,93 @@ async fn processes_outlive_an_outage_of_postgresql() {
     until("everything is drained", secs(30), async || cluster.drained().await).await;
     assert_eq!(effects.all().len(), running.len() + 1, "each starts once");
     cluster.assert_all_live();
+}
+
+/// R29: PostgreSQL crashes (immediate shutdown) again and again under load. Every acknowledged write is there afterwards,
+/// errors are 503 with `Retry-After`, requests go on within 3 s of its return, and no process ends.
+#[tokio::test]
+async fn r29_every_acknowledged_write_survives_crashes_of_postgresql() {
+    const CRASHES: usize = 3;
+    let mut cluster = Cluster::start(Shape { own_postgres: true, ..Shape::default() }).await;
+    let effects = cluster.effects("effects");
+    let mut writer = Writer::new(&cluster).await;
+    let (mut jobs, mut refused, mut recoveries) = (0, 0, Vec::new());
+    for _ in 0..CRASHES {
+        let calm = Instant::now() + secs(2);
+        while Instant::now() < calm {
+            writer.write().await.unwrap();
+        }
+        // They run through the crash, and end after it.
+        jobs += cluster.enqueue_many(&effects, 50, Act::Sleep(5_000)).await.len();
+        until("they run", secs(10), async || effects.started(jobs)).await;
+        cluster.postgres_server().crash().await;
+        let down = Instant::now() + secs(3);
+        while Instant::now() < down {
+            refused += usize::from(writer.write().await.is_err());
+        }
+        cluster.postgres_server().start_again().await;
+        let accepts = Instant::now();
+        until("requests go on", secs(3), async || writer.write().await).await;
+        recoveries.push(accepts.elapsed());
+        until("everything is drained", secs(60), async || cluster.drained().await).await;
+        for process in cluster.processes_mut() {
+            process.wait_ready().await;
+        }
+        cluster.assert_all_live();
+    }
+
+    writer.assert_all_there().await;
+    effects.started(jobs).unwrap();
+    let again = effects.all().len() - jobs;
+    say!(
+        "R29: {CRASHES} crashes; {} acknowledged writes are there, {refused} refused; {jobs} jobs, {again} started again; \
+         recovered after {}",
+        writer.written.len(),
+        Figures::new(recoveries)
+    );
+    assert!(refused > 0, "nobody noticed the crashes");
+    assert_eq!(again, 0, "a claim outlives so short an outage");
+}
+
+/// Somebody who makes tasks, and knows which were acknowledged.
+struct Writer {
+    people: Vec<Person>,
+    attempts: usize,
+    /// Whose, and its id.
+    written: Vec<(usize, String)>,
+}
+
+impl Writer {
+    async fn new(cluster: &Cluster) -> Self {
+        let mut people = Vec::new();
+        for number in 0..8 {
+            people.push(cluster.person(&format!("person-{number}")).await);
+        }
+        Self { people, attempts: 0, written: Vec::new() }
+    }
+
+    /// Makes a task; an error says that PostgreSQL is away. There is no other.
+    async fn write(&mut self) -> Result<(), String> {
+        // Within what one person may ask in a minute.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let whose = self.attempts % self.people.len();
+        self.attempts += 1;
+        let task = json!({ "title": format!("task {}", self.attempts) });
+        let answer = self.people[whose].request(Method::POST, "/tasks", Some(task)).await.unwrap();
+        if answer.status == StatusCode::CREATED {
+            self.written.push((whose, answer.body["id"].as_str().unwrap().to_owned()));
+            return Ok(());
+        }
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+        assert!(answer.headers.contains_key("retry-after"), "{:?}", answer.headers);
+        Err(answer.body.to_string())
+    }
+
+    async fn assert_all_there(&self) {
+        for (whose, id) in &self.written {
+            let answer =
+                self.people[*whose].request(Method::GET, &format!("/tasks/{id}"), None).await.unwrap();
+            assert_eq!(answer.status, StatusCode::OK, "{id} was acknowledged and is gone: {}", answer.body);
+        }
+    }
 }

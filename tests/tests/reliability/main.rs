@@ -1,6 +1,7 @@
 //! The promise, kept by the real binaries while they are killed, stopped and cut off: nothing is lost, nothing comes
-//! early, nothing runs twice without need. Each test has a cluster of its own and names the row of the goals that it
-//! shows. Only what needs real processes belongs here; what a function or a statement does is tested beside it.
+//! early, nothing runs twice without need. Each test has a cluster of its own. One that shows a row of the goals is named
+//! after it, and `cargo dev chaos --scenario R12` runs it alone. Only what needs real processes belongs here; what a
+//! function or a statement does is tested beside it.
 
 #![expect(
     clippy::panic,
@@ -12,10 +13,19 @@ mod alive_but_stuck;
 mod backlog;
 mod crashes;
 mod database;
+mod fairness;
 mod figures;
+mod hard_jobs;
+mod kills;
 mod mail;
+mod nasty_titles;
 mod observability;
+mod options;
 mod redis;
+mod redis_trouble;
 mod reminders;
 mod schedulers;
 mod seed;
+mod shutdown;
+mod soak;
+mod stopped;

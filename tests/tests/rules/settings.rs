@@ -21,6 +21,7 @@ fn settings() -> BTreeMap<String, Vec<Arg>> {
     for command in [
         api::config::Config::command(),
         api::config::Migrate::command(),
+        api::config::AdminCommand::command(),
         worker::config::Config::command(),
         scheduler::config::Config::command(),
     ] {
