@@ -159,19 +159,51 @@ async fn r4_a_kill_between_push_and_mark_of_the_dispatcher_changes_nothing() {
         let task = json!({ "title": "Ship it", "reminders": [{ "kind": "absolute", "at": at }] });
         person.create_task(task).await;
         people.push(person.email);
-        // For 300 ms it leaves a claim the time to mark the job.
         pushed(&cluster, MAIL, round).await;
-        cluster.schedulers[0].kill9().await;
-        let jobs = cluster.jobs("send_reminder").await;
-        between += usize::from(jobs.iter().any(|job| job.pushed_at.is_none()));
-        cluster.schedulers[0].restart();
-        cluster.schedulers[0].wait_ready().await;
+        between += kill_unmarked(&mut cluster, "send_reminder", |cluster| &mut cluster.schedulers[0]).await;
     }
     runs_once(&mut cluster, "send_reminder", people.len()).await;
+    assert_one_mail_each(&cluster, &people, "a scheduler", between);
+}
+
+/// R4 for the API: it is killed after it has pushed a mail that a request asked for.
+#[tokio::test]
+async fn r4_a_kill_between_push_and_mark_of_the_api_changes_nothing() {
+    let shape = Shape { workers: 0, schedulers: 1, ..Shape::default() };
+    let mut cluster = Cluster::start(shape).await;
+    let (mut people, mut between) = (Vec::new(), 0);
+    for round in 1..=5 {
+        let person = cluster.person(&format!("person-{round}")).await;
+        let forgot = json!({ "email": person.email });
+        let answer = person.request(Method::POST, "/auth/password/forgot", Some(forgot)).await.unwrap();
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
+        people.push(person.email);
+        pushed(&cluster, MAIL, round).await;
+        between += kill_unmarked(&mut cluster, "send_mail", |cluster| &mut cluster.apis[0]).await;
+    }
+    runs_once(&mut cluster, "send_mail", people.len()).await;
+    assert_one_mail_each(&cluster, &people, "the API", between);
+}
+
+/// Kills a process whose dispatcher has just pushed a job (for 300 ms it leaves a claim the time to mark it) and starts it
+/// again. Answers 1 if the job was not marked.
+async fn kill_unmarked(
+    cluster: &mut Cluster,
+    kind: &str,
+    process: fn(&mut Cluster) -> &mut Process,
+) -> usize {
+    process(cluster).kill9().await;
+    let unmarked = cluster.jobs(kind).await.iter().any(|job| job.pushed_at.is_none());
+    process(cluster).restart();
+    process(cluster).wait_ready().await;
+    usize::from(unmarked)
+}
+
+fn assert_one_mail_each(cluster: &Cluster, people: &[String], of: &str, between: usize) {
     let mut mailed: Vec<_> =
         cluster.mail().messages().iter().map(|mail| mail.to[0].address.clone()).collect();
     mailed.sort_unstable();
-    say!("R4: {} mails; {between} kills between push and mark by the dispatcher", mailed.len());
+    say!("R4: {} mails; {between} kills of {of} between push and mark", mailed.len());
     assert_eq!(mailed, people, "one mail each");
     assert!(between > 0, "every kill came too late");
 }

@@ -110,18 +110,45 @@ async fn fires(tx: &mut Tx, after: Option<FireId>) -> Result<(usize, Option<Fire
     Ok(row.map_or((0, None), |row| (usize::try_from(row.pruned).unwrap_or(0), row.last)))
 }
 
-/// Runs of long ago that are settled; the ids are in the order of time.
-async fn summaries(mut tx: Tx) -> Result<usize> {
-    let deleted = sql!(
-        "DELETE FROM digest_runs WHERE id IN (SELECT id FROM digest_runs
-             WHERE id < {before} AND state NOT IN ('planned', 'sending') ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
-        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::SUMMARIES.into())),
-        batch: BigInt = BATCH,
-    )
-    .execute(tx.conn())
-    .await?;
-    tx.commit().await?;
-    Ok(deleted)
+/// Declares the deletion of a batch of old rows. Ids are in the order of time: only the old end of a table is looked at,
+/// and `$old` says which of it have served their time.
+macro_rules! prune {
+    ($(#[$doc:meta])* $name:ident: $table:literal after $days:expr, $old:literal) => {
+        $(#[$doc])*
+        async fn $name(mut tx: Tx) -> Result<usize> {
+            let deleted = sql!(
+                concat!(
+                    "DELETE FROM ", $table, " WHERE id IN (SELECT id FROM ", $table, " WHERE id < {before} AND ", $old,
+                    " ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)"
+                ),
+                before: Uuid = floor(tx.clock().instant() - chrono::Duration::days($days.into())),
+                now = tx.clock().now(),
+                days: Integer = $days,
+                batch: BigInt = BATCH,
+            )
+            .execute(tx.conn())
+            .await?;
+            tx.commit().await?;
+            Ok(deleted)
+        }
+    };
+}
+
+prune! {
+    summaries: "digest_runs" after keep::SUMMARIES, "state NOT IN ('planned', 'sending')"
+}
+prune! {
+    /// One that was used or revoked stays until it expires: it still tells a thief from a stranger.
+    tokens: "refresh_tokens" after keep::TOKENS, "expires_at < {now} - make_interval(days => {days})"
+}
+prune! {
+    links: "one_time_tokens" after keep::TOKENS, "expires_at < {now} - make_interval(days => {days})"
+}
+prune! {
+    deliveries: "webhook_deliveries" after keep::EVENTS, "created_at < {now} - make_interval(days => {days})"
+}
+prune! {
+    events: "events" after keep::EVENTS, "created_at < {now} - make_interval(days => {days})"
 }
 
 async fn trash(mut tx: Tx) -> Result<usize> {
@@ -130,72 +157,6 @@ async fn trash(mut tx: Tx) -> Result<usize> {
              ORDER BY deleted_at LIMIT {batch} FOR UPDATE SKIP LOCKED)",
         now = tx.clock().now(),
         days: Integer = keep::TRASH,
-        batch: BigInt = BATCH,
-    )
-    .execute(tx.conn())
-    .await?;
-    tx.commit().await?;
-    Ok(deleted)
-}
-
-/// Refresh tokens that expired. One that was used or revoked stays until then: it still tells a thief from a stranger.
-async fn tokens(mut tx: Tx) -> Result<usize> {
-    let deleted = sql!(
-        "DELETE FROM refresh_tokens WHERE id IN (SELECT id FROM refresh_tokens
-             WHERE id < {before} AND expires_at < {now} - make_interval(days => {days})
-             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
-        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::TOKENS.into())),
-        now = tx.clock().now(),
-        days: Integer = keep::TOKENS,
-        batch: BigInt = BATCH,
-    )
-    .execute(tx.conn())
-    .await?;
-    tx.commit().await?;
-    Ok(deleted)
-}
-
-async fn deliveries(mut tx: Tx) -> Result<usize> {
-    let deleted = sql!(
-        "DELETE FROM webhook_deliveries WHERE id IN (SELECT id FROM webhook_deliveries
-             WHERE id < {before} AND created_at < {now} - make_interval(days => {days})
-             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
-        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::EVENTS.into())),
-        now = tx.clock().now(),
-        days: Integer = keep::EVENTS,
-        batch: BigInt = BATCH,
-    )
-    .execute(tx.conn())
-    .await?;
-    tx.commit().await?;
-    Ok(deleted)
-}
-
-async fn events(mut tx: Tx) -> Result<usize> {
-    let deleted = sql!(
-        "DELETE FROM events WHERE id IN (SELECT id FROM events
-             WHERE id < {before} AND created_at < {now} - make_interval(days => {days})
-             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
-        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::EVENTS.into())),
-        now = tx.clock().now(),
-        days: Integer = keep::EVENTS,
-        batch: BigInt = BATCH,
-    )
-    .execute(tx.conn())
-    .await?;
-    tx.commit().await?;
-    Ok(deleted)
-}
-
-/// Links that expired, used or not.
-async fn links(mut tx: Tx) -> Result<usize> {
-    let deleted = sql!(
-        "DELETE FROM one_time_tokens WHERE id IN (SELECT id FROM one_time_tokens
-             WHERE id < {before} AND expires_at < {now} - make_interval(days => {days})
-             ORDER BY id LIMIT {batch} FOR UPDATE SKIP LOCKED)",
-        before: Uuid = floor(tx.clock().instant() - chrono::Duration::days(keep::TOKENS.into())),
-        now = tx.clock().now(),
-        days: Integer = keep::TOKENS,
         batch: BigInt = BATCH,
     )
     .execute(tx.conn())
