@@ -1,6 +1,7 @@
 //! `/admin`: the operator's view. Every handler here takes [`Admin`](crate::auth::Admin), and shows what the system does,
 //! not what people keep in it: no title of a task, no text of a mail.
 
+mod audit;
 mod jobs;
 mod late;
 mod mail;
@@ -19,6 +20,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .merge(queues::routes())
         .merge(jobs::routes())
         .merge(late::routes())
+        .merge(audit::routes())
         .merge(mail::routes())
         .merge(suppressions::routes())
         .merge(users::routes())

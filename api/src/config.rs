@@ -133,6 +133,25 @@ pub struct AdminCommand {
     pub task: AdminTask,
 }
 
+/// Looks whether the audit trail is as it was written. Ends with 1 if it is not.
+#[derive(Debug, Parser)]
+#[command(name = "tasktracker-api audit", version)]
+pub struct AuditCommand {
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub database: config::Database,
+    /// What to do.
+    #[command(subcommand)]
+    pub task: AuditTask,
+}
+
+/// What `tasktracker-api audit` does.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum AuditTask {
+    /// Compare every row with its seal, and every seal with the one before
+    Verify,
+}
+
 /// What `tasktracker-api admin` does.
 #[derive(Debug, Subcommand)]
 pub enum AdminTask {

@@ -6,6 +6,7 @@ pub mod openapi;
 pub mod state;
 
 mod account;
+mod activity;
 mod admin;
 mod auth;
 mod error;
@@ -25,7 +26,7 @@ mod webhooks;
 
 use std::{net::SocketAddr, time::Duration};
 
-pub use admin::shell::run as admin;
+pub use admin::shell::{run as admin, verify as audit};
 use anyhow::Context as _;
 use common::{
     db::{self, Db},

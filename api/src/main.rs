@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
-use api::config::{AdminCommand, Config, Migrate};
+use api::config::{AdminCommand, AuditCommand, Config, Migrate};
 use common::config::{healthcheck, parse, parse_from};
 
 #[tokio::main]
@@ -18,6 +18,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some("admin") => {
             arguments.remove(1);
             print(&api::admin(parse_from::<AdminCommand>(arguments)).await?)?;
+        }
+        Some("audit") => {
+            arguments.remove(1);
+            let (text, is_intact) = api::audit(parse_from::<AuditCommand>(arguments)).await?;
+            print(&text)?;
+            return Ok(if is_intact { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Some("openapi") => print(&api::openapi::json()?)?,
         Some("healthcheck") => return Ok(healthcheck("tasktracker-api", "127.0.0.1:9464")),

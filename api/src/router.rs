@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    account, admin, auth,
+    account, activity, admin, auth,
     error::Problem,
     idempotency::{self, MAX_BODY},
     mail_pages, middleware, notifications,
@@ -37,6 +37,7 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
                 .merge(account::routes())
                 .merge(tasks::routes())
                 .merge(reminders::routes())
+                .merge(activity::routes())
                 .merge(notifications::routes())
                 .merge(webhooks::routes())
                 .merge(admin::routes()),

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::{
     access::Viewer,
+    audit::{self, Act},
     db::{RunQueryDsl as _, Tx, sql},
     error::{Error, Result},
     ids::{EventId, ProjectId, TaskId, UserId},
@@ -113,6 +114,21 @@ impl NewEvent {
         Self { actor: Some(viewer.user_id), ..self }
     }
 
+    /// What the audit trail says of it; nothing of what the record of a reminder or a summary says already.
+    fn act(&self) -> Option<Act> {
+        if matches!(self.kind, EventType::ReminderFired) {
+            return None;
+        }
+        let (entity_type, _) = self.kind.as_str().split_once('.')?;
+        let entity_id = self.data.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+        let details = match &self.changes {
+            Some(changes) => Some(Value::Object(changes.clone())),
+            None => self.data.get("title").map(|title| serde_json::json!({"title": title})),
+        };
+        let (actor, task) = (self.actor, self.task);
+        Some(Act { actor, event_type: self.kind.as_str(), entity_type, entity_id, task, details })
+    }
+
     /// With what changed.
     pub fn changing(self, changes: Changes) -> Self {
         Self { changes: Some(changes), ..self }
@@ -144,6 +160,7 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
     if new.is_empty() {
         return Ok(());
     }
+    audit::record_all(tx, new.iter().filter_map(NewEvent::act).collect()).await?;
     let origin = Origin::current();
     let rows: Vec<Row> = sql!(
         concat!(

@@ -107,6 +107,10 @@ id!(
     DigestRunId
 );
 id!(
+    /// Something that was done, in the audit trail.
+    AuditEventId
+);
+id!(
     /// A reason why an address gets no mail.
     SuppressionId
 );

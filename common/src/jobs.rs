@@ -216,6 +216,10 @@ pub struct PurgeArchived {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PruneHistory {}
 
+/// Seals the audit trail as far as nothing can be added to it any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealAudit {}
+
 jobs! {
     SendReminder = "send_reminder" {
         queue: MAIL,
@@ -239,6 +243,7 @@ jobs! {
     ArchiveCompleted = "archive_completed" { timeout: secs(600), priority: 3 }, lane system;
     PurgeArchived = "purge_archived" { timeout: secs(600), priority: 3 }, lane system;
     PruneHistory = "prune_history" { timeout: secs(600), priority: 3 }, lane system;
+    SealAudit = "seal_audit" { timeout: secs(600), priority: 3 }, lane system;
     #[cfg(feature = "testing")]
     Probe = "probe" {
         queue: PROBE,

@@ -20,6 +20,7 @@ pub mod zone;
 
 // Nouns: the row, its rules, its queries.
 pub mod allowance;
+pub mod audit;
 pub mod credentials;
 pub mod events;
 pub mod notifications;

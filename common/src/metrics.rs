@@ -66,6 +66,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ("tasktracker_reminders_due_unsent", Gauge, "Fires that are due and neither sent nor settled"),
     ("tasktracker_reminder_fires_total", Counter, "Fires that were settled, by state and reason"),
     ("tasktracker_digests_total", Counter, "Daily summaries that were settled, by state"),
+    ("tasktracker_audit_events_total", Counter, "Rows of the audit trail, by type of event"),
     ("tasktracker_smtp_send_seconds", Histogram(FAST), "Time of an SMTP transaction"),
     ("tasktracker_smtp_errors_total", Counter, "SMTP failures by class"),
     (
@@ -218,6 +219,11 @@ pub fn fire_settled(state: &'static str, reason: &str, late: Option<Duration>) {
     if let Some(late) = late {
         histogram!("tasktracker_reminder_lateness_seconds").record(late);
     }
+}
+
+/// Something was written into the audit trail.
+pub fn audited(event_type: &'static str) {
+    counter!("tasktracker_audit_events_total", "type" => event_type).increment(1);
 }
 
 /// A daily summary was settled.

@@ -30,6 +30,22 @@ pub mod sql_types {
 }
 
 diesel::table! {
+    audit_events (seq) {
+        seq -> BigInt,
+        id -> Uuid,
+        happened_at -> Timestamptz,
+        actor_id -> Nullable<Uuid>,
+        actor_label -> Text,
+        event_type -> Text,
+        entity_type -> Text,
+        entity_id -> Nullable<Uuid>,
+        task_id -> Nullable<Uuid>,
+        request_id -> Nullable<Text>,
+        details -> Nullable<Jsonb>,
+    }
+}
+
+diesel::table! {
     use diesel::sql_types::*;
     use super::sql_types::JobState;
 

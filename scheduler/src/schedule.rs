@@ -8,7 +8,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use common::{
-    jobs::{ArchiveCompleted, Job, PruneHistory, PurgeArchived},
+    jobs::{ArchiveCompleted, Job, PruneHistory, PurgeArchived, SealAudit},
     ledger::NewJob,
     zone,
 };
@@ -30,6 +30,8 @@ pub fn table(zone: Tz) -> anyhow::Result<Vec<Schedule>> {
         Schedule::new("archive_completed", "0 10 3 * * *", zone, Latest, &ArchiveCompleted {})?,
         Schedule::new("purge_archived", "0 10 4 * * Sun", zone, Latest, &PurgeArchived {})?,
         Schedule::new("prune_history", "0 25 * * * *", Tz::UTC, Latest, &PruneHistory {})?,
+        // Each slot seals up to where the one before looked.
+        Schedule::new("seal_audit", "0 * * * * *", Tz::UTC, Latest, &SealAudit {})?,
     ])
 }
 

@@ -7,6 +7,7 @@ mod fan_out_event;
 mod probe;
 mod prune_history;
 mod purge_archived;
+mod seal_audit;
 mod send_daily_summary;
 mod send_mail;
 mod send_reminder;
@@ -44,6 +45,7 @@ pub(crate) async fn run(job: AnyJob, context: &Context) -> Result<(), JobError> 
         AnyJob::ArchiveCompleted(job) => job.run(context).await,
         AnyJob::PurgeArchived(job) => job.run(context).await,
         AnyJob::PruneHistory(job) => job.run(context).await,
+        AnyJob::SealAudit(job) => job.run(context).await,
         #[cfg(feature = "testing")]
         AnyJob::Probe(job) => job.run(context).await,
     }

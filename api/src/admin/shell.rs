@@ -2,6 +2,7 @@
 //! keys, and so may do anything already. Links go to standard output, never to a log.
 
 use common::{
+    audit,
     db::{Db, Tx},
     dispatcher::Outbox,
     error::{Error, Result},
@@ -11,7 +12,7 @@ use common::{
     users::{Account, AccountFilter, InitialAdmin, User, address_problem},
 };
 
-use crate::config::{AdminCommand, AdminTask};
+use crate::config::{AdminCommand, AdminTask, AuditCommand, AuditTask};
 
 /// Runs a command, and answers what to print.
 ///
@@ -24,6 +25,24 @@ pub async fn run(config: AdminCommand) -> anyhow::Result<String> {
         AdminTask::Create { email, name } => create(&db, &keys, &config.public.public_url, email, name).await,
         AdminTask::Link { email } => link(&db, &keys, &config.public.public_url, email).await,
     }
+}
+
+/// Looks through the audit trail, and answers what to print and whether all is well.
+///
+/// # Errors
+/// If the database is away.
+pub async fn verify(config: AuditCommand) -> anyhow::Result<(String, bool)> {
+    let AuditTask::Verify = config.task;
+    let db = config.database.open(Outbox::default())?;
+    let found = audit::verify(&mut *db.conn().await?).await?;
+    let mut text = format!(
+        "{} rows under {} seals are as they were written; {} are not sealed yet.\n",
+        found.rows, found.seals, found.unsealed
+    );
+    for broken in &found.broken {
+        text += &format!("NOT AS WRITTEN: {broken}\n");
+    }
+    Ok((text, found.broken.is_empty()))
 }
 
 /// Makes `email` an administrator, and answers what to tell whoever asked.

@@ -86,7 +86,7 @@ pub enum What {
         event: String,
         /// Of which task.
         task: TaskId,
-        /// Whether the receiver answered with 200.
+        /// Whether the receiver answered with the status 200.
         taken: bool,
     },
     /// A job of the probes' is about to be committed.

@@ -187,7 +187,8 @@ impl Surroundings<'_> {
                 webhook_id: call.header("webhook-id").to_owned(),
                 event: word(&body["type"]),
                 task: word(&body["data"]["id"]).parse().unwrap_or_else(|_| uuid::Uuid::nil().into()),
-                taken: matches!(call.answer, Answer::Status(200)),
+                // The status decides, whatever comes after it.
+                taken: matches!(call.answer, Answer::Status(200) | Answer::Drip | Answer::Huge),
             });
         }
         self.webhooks = calls.len();

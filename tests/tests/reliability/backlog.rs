@@ -51,7 +51,7 @@ async fn r15_a_large_backlog_drains() {
     let (still_waiting, _) = queue.sizes().await.unwrap();
     assert!(still_waiting > 1_000, "the backlog was over before the urgent one came");
 
-    until("the backlog is drained", secs(120), async || match queue.sizes().await {
+    until("the backlog is drained", secs(300), async || match queue.sizes().await {
         Ok((0, 0)) => Ok(()),
         other => Err(format!("{other:?}")),
     })

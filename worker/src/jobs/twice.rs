@@ -8,7 +8,7 @@ use common::{
     db::RunQueryDsl as _,
     ids::{DigestRunId, EndpointId, EventId, JobId},
     jobs::{
-        Act, AnyJob, ArchiveCompleted, FanOutEvent, KINDS, Probe, PruneHistory, PurgeArchived,
+        Act, AnyJob, ArchiveCompleted, FanOutEvent, KINDS, Probe, PruneHistory, PurgeArchived, SealAudit,
         SendDailySummary, SendReminder,
     },
 };
@@ -86,6 +86,16 @@ async fn set(bench: &mut Bench, kind: &str) -> Scene {
                     .await;
             }
             Scene::of(AnyJob::PruneHistory(PruneHistory {}))
+        }
+        "seal_audit" => {
+            bench
+                .run(
+                    "INSERT INTO audit_events (id, happened_at, actor_label, event_type, entity_type)
+                     SELECT gen_random_uuid(), '2030-12-01Z', 'system', 'task.archived', 'task' FROM generate_series(1, 3)",
+                )
+                .await;
+            bench.run("UPDATE audit_horizon SET seq = 3, xid = '3'").await;
+            Scene::of(AnyJob::SealAudit(SealAudit {}))
         }
         "send_daily_summary" => {
             bench.task(ann, "Ship it").await;

@@ -1,0 +1,111 @@
+//! The audit trail: who did what, and when, in the transaction that did it. Rows hold plain ids and what the actor was
+//! called then, so that they outlive what they are about; nobody changes or deletes them, and [`seal`] makes it show if
+//! somebody did. What happens to a task, a project or a comment is written by [`events`](crate::events) together with
+//! the event; everything else by whoever does it, with [`record`].
+//!
+//! Details say what changed. They hold no password, no token, no secret, and no text longer than events carry.
+
+mod list;
+mod seal;
+
+use diesel::sql_types::{Array, Bytea, Jsonb, Nullable, Text, Uuid};
+use serde_json::Value;
+
+pub use self::{
+    list::{AuditEvent, AuditFilter},
+    seal::{Intact, Sealed, seal, verify},
+};
+use crate::{
+    db::{RunQueryDsl as _, Tx, sql},
+    error::Result,
+    ids::{AuditEventId, TaskId, UserId},
+    telemetry::Origin,
+};
+
+/// What is to be written down.
+#[derive(Debug, Clone)]
+pub struct Act {
+    /// Who did it; nobody if it was the system.
+    pub actor: Option<UserId>,
+    /// What happened: a wire name such as `task.updated`.
+    pub event_type: &'static str,
+    /// What it happened to: `task`, `user`, `webhook` ….
+    pub entity_type: &'static str,
+    /// Which one.
+    pub entity_id: Option<uuid::Uuid>,
+    /// The task that it belongs to.
+    pub task: Option<TaskId>,
+    /// What changed.
+    pub details: Option<Value>,
+}
+
+impl Act {
+    /// Somebody did something to something that belongs to no task.
+    pub fn new(
+        actor: UserId,
+        event_type: &'static str,
+        entity_type: &'static str,
+        entity: impl Into<Option<uuid::Uuid>>,
+    ) -> Self {
+        let entity_id = entity.into();
+        Self { actor: Some(actor), event_type, entity_type, entity_id, task: None, details: None }
+    }
+
+    /// With what changed.
+    #[must_use]
+    pub fn details(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
+    }
+}
+
+tokio::task_local! {
+    static CLIENT: Option<Vec<u8>>;
+}
+
+/// Runs `work` as asked for from the address with this keyed hash.
+pub async fn from_client<F: Future>(ip_hash: Option<Vec<u8>>, work: F) -> F::Output {
+    CLIENT.scope(ip_hash, work).await
+}
+
+/// Writes one act down.
+///
+/// # Errors
+/// If the database is away.
+pub async fn record(tx: &mut Tx, act: Act) -> Result<()> {
+    record_all(tx, vec![act]).await
+}
+
+/// Writes acts down, in one statement.
+///
+/// # Errors
+/// If the database is away.
+pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
+    if acts.is_empty() {
+        return Ok(());
+    }
+    sql!(
+        "INSERT INTO audit_events (id, happened_at, actor_id, actor_label, event_type, entity_type, entity_id, task_id,
+             ip_hash, request_id, details)
+         SELECT a.id, {now}, a.actor, coalesce((SELECT email::text FROM users u WHERE u.id = a.actor), 'system'),
+             a.event_type, a.entity_type, a.entity, a.task, {ip_hash}, {request_id}, a.details
+         FROM unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
+             WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)
+         ORDER BY a.position",
+        now = tx.clock().now(),
+        ip_hash: Nullable<Bytea> = CLIENT.try_with(Clone::clone).unwrap_or_default(),
+        request_id: Nullable<Text> = Origin::current().request_id,
+        ids: Array<Uuid> = acts.iter().map(|_| AuditEventId::new()).collect::<Vec<_>>(),
+        actors: Array<Nullable<Uuid>> = acts.iter().map(|act| act.actor).collect::<Vec<_>>(),
+        event_types: Array<Text> = acts.iter().map(|act| act.event_type).collect::<Vec<_>>(),
+        entity_types: Array<Text> = acts.iter().map(|act| act.entity_type).collect::<Vec<_>>(),
+        entities: Array<Nullable<Uuid>> = acts.iter().map(|act| act.entity_id).collect::<Vec<_>>(),
+        tasks: Array<Nullable<Uuid>> = acts.iter().map(|act| act.task).collect::<Vec<_>>(),
+        details: Array<Nullable<Jsonb>> = acts.iter().map(|act| act.details.as_ref()).collect::<Vec<_>>(),
+    )
+    .execute(tx.conn())
+    .await?;
+    for act in &acts {
+        crate::metrics::audited(act.event_type);
+    }
+    Ok(())
+}

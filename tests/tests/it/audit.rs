@@ -1,0 +1,151 @@
+use common::{
+    audit::{self, Act},
+    clock::Clock,
+    config::try_parse,
+    db::AsyncPgConnection,
+    ids::UserId,
+    testing::TestDatabase,
+};
+use diesel_async::{AsyncConnection as _, RunQueryDsl as _, SimpleAsyncConnection as _};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tests::app::{Person, TestApp, path};
+
+async fn run(app: &TestApp, sql: &str) -> usize {
+    diesel::sql_query(sql).execute(&mut *app.db.conn().await.unwrap()).await.unwrap()
+}
+
+async fn activity(person: &Person, task: &Value) -> Vec<(String, Value, Value)> {
+    let page = person.get(&format!("{}/activity", path(task))).await.assert(200).json;
+    let rows = page["data"].as_array().unwrap().iter();
+    rows.map(|row| {
+        (row["event_type"].as_str().unwrap().to_owned(), row["actor_label"].clone(), row["details"].clone())
+    })
+    .collect()
+}
+
+#[tokio::test]
+async fn every_change_of_a_task_is_in_its_activity() {
+    let app = TestApp::start().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let task = ann.create_task(json!({"title": "Ship"})).await;
+    ann.patch(&path(&task), json!({"title": "Ship it", "description": "Soon."})).await.assert(200);
+    ann.act(&format!("{}/complete", path(&task))).await.assert(200);
+    // What changes nothing is no act.
+    ann.act(&format!("{}/complete", path(&task))).await.assert(200);
+    ann.delete(&path(&task)).await.assert(204);
+    let ann_says = |event: &str, details: Value| (event.to_owned(), json!("ann@example.com"), details);
+    assert_eq!(
+        activity(&ann, &task).await,
+        [
+            ann_says("task.deleted", json!({"title": "Ship it"})),
+            ann_says("task.completed", json!({"status": ["todo", "done"]})),
+            ann_says("task.updated", json!({"title": ["Ship", "Ship it"], "description": null})),
+            ann_says("task.created", json!({"title": "Ship"})),
+        ]
+    );
+    bob.get(&format!("{}/activity", path(&task))).await.assert_problem(404, "not_found");
+    let first = ann.get(&format!("{}/activity?limit=1", path(&task))).await.assert(200).json;
+    let cursor = first["page"]["next_cursor"].as_str().unwrap();
+    let second = ann.get(&format!("{}/activity?limit=1&cursor={cursor}", path(&task))).await.assert(200).json;
+    assert_eq!(second["data"][0]["event_type"], "task.completed");
+}
+
+#[tokio::test]
+async fn the_trail_outlives_what_it_is_about_and_tells_where_it_came_from() {
+    let app = TestApp::start().await;
+    let (ann, root) = (app.user("ann").await, app.user("root").await);
+    let created =
+        ann.send(Method::POST, "/tasks", &[("x-request-id", "once")], Some(json!({"title": "Ship"}))).await;
+    app.make_admin(&root).await;
+    run(&app, "DELETE FROM tasks").await;
+    run(&app, "DELETE FROM users WHERE email = 'ann@example.com'").await;
+    let url = format!("/admin/audit?task_id={}", created.json["id"].as_str().unwrap());
+    let rows = root.get(&url).await.assert(200).json;
+    let row = &rows["data"][0];
+    assert_eq!(
+        (&row["actor_label"], &row["actor_id"], &row["event_type"], &row["request_id"], &row["at"]),
+        (
+            &json!("ann@example.com"),
+            &json!(ann.id),
+            &json!("task.created"),
+            &json!("once"),
+            &json!("2030-01-01T00:00:00Z")
+        )
+    );
+}
+
+#[tokio::test]
+async fn an_administrator_filters_the_trail_and_takes_it_along() {
+    let app = TestApp::start().await;
+    let (ann, root) = (app.user("ann").await, app.user("root").await);
+    ann.get("/admin/audit").await.assert_problem(403, "forbidden");
+    app.make_admin(&root).await;
+    for title in ["One, \"two\"", "Three"] {
+        let task = ann.create_task(json!({"title": title})).await;
+        let now = app.db.clock().instant();
+        app.db.clock().set(now + chrono::TimeDelta::minutes(5));
+        ann.delete(&path(&task)).await.assert(204);
+    }
+    let count = async |query: &str| {
+        let page = root.get(&format!("/admin/audit?entity_type=task&{query}")).await.assert(200).json;
+        page["data"].as_array().unwrap().len()
+    };
+    assert_eq!(count("event_type=task.deleted").await, 2);
+    assert_eq!(count(&format!("actor_id={}", ann.id)).await, 4);
+    assert_eq!(count(&format!("actor_id={}", root.id)).await, 0);
+    assert_eq!(count("from=2030-01-01T00:05:00Z&to=2030-01-01T00:10:00Z").await, 2);
+    for (query, code) in [
+        ("limit=0", "malformed_parameter"),
+        ("from=today", "malformed_parameter"),
+        ("who=ann", "malformed_parameter"),
+    ] {
+        root.get(&format!("/admin/audit?{query}")).await.assert_problem(400, code);
+    }
+    let csv = root
+        .send(Method::GET, "/admin/audit?entity_type=task", &[("accept", "text/csv")], None)
+        .await
+        .assert(200);
+    assert!(csv.header("content-type").starts_with("text/csv"));
+    let lines: Vec<&str> = csv.text.lines().collect();
+    assert_eq!(lines.len(), 5, "{}", csv.text);
+    assert!(lines[0].starts_with("seq,at,actor_id,actor_label,event_type,"), "{}", lines[0]);
+    assert!(
+        lines[4].contains("task.created") && lines[4].ends_with(r#""{""title"":""One, \""two\""""}""#),
+        "{}",
+        lines[4]
+    );
+}
+
+/// `tasktracker-api audit verify`, before and after the job has sealed what there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_says_whether_the_trail_is_as_it_was_written() {
+    let database = TestDatabase::create().await;
+    let (db, _) = database.open(Clock::Database);
+    let verify = async || {
+        let words = ["audit", "--database-url", &database.app_url, "verify"].map(Into::into).to_vec();
+        api::audit(try_parse::<api::config::AuditCommand>(words, &|_| None).unwrap()).await.unwrap()
+    };
+    let mut tx = db.begin().await.unwrap();
+    audit::record(&mut tx, Act::new(UserId::new(), "user.updated", "user", None)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(
+        verify().await,
+        ("0 rows under 0 seals are as they were written; 1 are not sealed yet.\n".to_owned(), true)
+    );
+    for _ in 0..2 {
+        let mut tx = db.begin().await.unwrap();
+        audit::seal(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+    assert!(verify().await.0.starts_with("1 rows under 1 seals"));
+    let mut owner = AsyncPgConnection::establish(&database.owner_url).await.unwrap();
+    let forge =
+        "ALTER TABLE audit_events DISABLE TRIGGER append_only; UPDATE audit_events SET actor_label = 'eve'";
+    owner.batch_execute(forge).await.unwrap();
+    let (text, is_intact) = verify().await;
+    assert!(
+        !is_intact && text.ends_with("NOT AS WRITTEN: rows 1 to 1: at least one is not as it was sealed\n"),
+        "{text}"
+    );
+}
