@@ -19,6 +19,7 @@ mod middleware;
 mod notifications;
 mod problems;
 mod reminders;
+mod reports;
 mod router;
 mod tasks;
 mod tokens;

@@ -22,6 +22,7 @@ use crate::error::Problem;
         (name = "tasks", description = "What a person has to do"),
         (name = "notifications", description = "What a person wants to be told by mail, and their daily summary"),
         (name = "reminders", description = "What reminds them, and what came of it"),
+        (name = "reports", description = "Figures about one's own tasks"),
         (name = "webhooks", description = "Telling other programs what happened, and what came of that"),
         (name = "operations", description = "Queues, jobs and accounts, for administrators"),
     ),

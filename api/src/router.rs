@@ -22,7 +22,7 @@ use crate::{
     idempotency::{self, MAX_BODY},
     mail_pages, middleware, notifications,
     openapi::Document,
-    problems, reminders,
+    problems, reminders, reports,
     state::AppState,
     tasks, webhooks,
 };
@@ -38,6 +38,7 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
                 .merge(tasks::routes())
                 .merge(reminders::routes())
                 .merge(activity::routes())
+                .merge(reports::routes())
                 .merge(notifications::routes())
                 .merge(webhooks::routes())
                 .merge(admin::routes()),

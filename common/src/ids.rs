@@ -111,6 +111,10 @@ id!(
     AuditEventId
 );
 id!(
+    /// A report that a job computes.
+    ReportId
+);
+id!(
     /// A reason why an address gets no mail.
     SuppressionId
 );

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     db::Tx,
     error::Result,
-    ids::{DeliveryId, DigestRunId, EndpointId, EventId, JobId, OneTimeTokenId, UserId},
+    ids::{DeliveryId, DigestRunId, EndpointId, EventId, JobId, OneTimeTokenId, ReportId, UserId},
     ledger::{self, NewJob},
 };
 
@@ -216,6 +216,15 @@ pub struct PurgeArchived {}
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PruneHistory {}
 
+/// Computes a report that takes longer than an answer may.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GenerateReport {
+    /// Which report.
+    pub report_id: ReportId,
+    /// Whose: its lane.
+    pub user_id: UserId,
+}
+
 /// Seals the audit trail as far as nothing can be added to it any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SealAudit {}
@@ -243,6 +252,7 @@ jobs! {
     ArchiveCompleted = "archive_completed" { timeout: secs(600), priority: 3 }, lane system;
     PurgeArchived = "purge_archived" { timeout: secs(600), priority: 3 }, lane system;
     PruneHistory = "prune_history" { timeout: secs(600), priority: 3 }, lane system;
+    GenerateReport = "generate_report" { timeout: secs(600), priority: 2 }, lane |job| job.user_id.to_string();
     SealAudit = "seal_audit" { timeout: secs(600), priority: 3 }, lane system;
     #[cfg(feature = "testing")]
     Probe = "probe" {

@@ -26,6 +26,7 @@ pub mod events;
 pub mod notifications;
 pub mod one_time;
 pub mod reminders;
+pub mod reports;
 pub mod summaries;
 pub mod suppressions;
 pub mod tags;

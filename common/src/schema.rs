@@ -21,11 +21,32 @@ pub mod sql_types {
         JobState = "job_state",
         MailKind = "mail_kind",
         ReminderKind = "reminder_kind",
+        ReportGroup = "report_group",
         SuppressionReason = "suppression_reason",
         TaskPriority = "task_priority",
         TaskStatus = "task_status",
         TokenPurpose = "token_purpose",
         UserRole = "user_role",
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::ReportGroup;
+
+    reports (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        first_day -> Date,
+        last_day -> Date,
+        grouped_by -> ReportGroup,
+        time_zone -> Text,
+        periods -> Integer,
+        done_periods -> Integer,
+        lines -> Jsonb,
+        job_id -> Nullable<Uuid>,
+        created_at -> Timestamptz,
+        finished_at -> Nullable<Timestamptz>,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod archive_completed;
 mod fan_out_event;
+mod generate_report;
 #[cfg(feature = "testing")]
 mod probe;
 mod prune_history;
@@ -46,6 +47,7 @@ pub(crate) async fn run(job: AnyJob, context: &Context) -> Result<(), JobError> 
         AnyJob::PurgeArchived(job) => job.run(context).await,
         AnyJob::PruneHistory(job) => job.run(context).await,
         AnyJob::SealAudit(job) => job.run(context).await,
+        AnyJob::GenerateReport(job) => job.run(context).await,
         #[cfg(feature = "testing")]
         AnyJob::Probe(job) => job.run(context).await,
     }

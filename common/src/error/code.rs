@@ -133,6 +133,8 @@ codes! {
         "It reminds of nothing. Reopen it first with `POST /api/v1/tasks/{id}/reopen`, or take it out of the archive.";
     NoReminder = "no_reminder", 409, "The task has no reminder of yours",
         "There is nothing to snooze. Add a reminder with `POST /api/v1/tasks/{id}/reminders`.";
+    ReportRunning = "report_running", 409, "The report is not done yet",
+        "A job computes it. `GET /api/v1/reports/{id}` without `Accept: text/csv` says how far it is.";
 }
 
 impl Code {

@@ -11,6 +11,7 @@ mod limits;
 mod lists;
 mod mail_pages;
 mod reminders;
+mod reports;
 mod sessions;
 mod snooze;
 mod summaries;

@@ -24,6 +24,7 @@ mod keep {
     pub(super) const TRASH: i32 = 30;
     pub(super) const TOKENS: i32 = 1;
     pub(super) const EVENTS: i32 = 30;
+    pub(super) const REPORTS: i32 = 7;
 }
 
 impl Run for PruneHistory {
@@ -38,6 +39,7 @@ impl Run for PruneHistory {
         in_batches(&context.db, "links", links).await?;
         in_batches(&context.db, "idempotency keys", idempotency_keys).await?;
         in_batches(&context.db, "deliveries", deliveries).await?;
+        in_batches(&context.db, "reports", reports).await?;
         in_batches(&context.db, "events", events).await
     }
 }
@@ -146,6 +148,9 @@ prune! {
 }
 prune! {
     deliveries: "webhook_deliveries" after keep::EVENTS, "created_at < {now} - make_interval(days => {days})"
+}
+prune! {
+    reports: "reports" after keep::REPORTS, "created_at < {now} - make_interval(days => {days})"
 }
 prune! {
     events: "events" after keep::EVENTS, "created_at < {now} - make_interval(days => {days})"

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{
     db::RunQueryDsl as _,
-    ids::{DigestRunId, EndpointId, EventId, JobId},
+    ids::{DigestRunId, EndpointId, EventId, JobId, ReportId},
     jobs::{
-        Act, AnyJob, ArchiveCompleted, FanOutEvent, KINDS, Probe, PruneHistory, PurgeArchived, SealAudit,
-        SendDailySummary, SendReminder,
+        Act, AnyJob, ArchiveCompleted, FanOutEvent, GenerateReport, KINDS, Probe, PruneHistory,
+        PurgeArchived, SealAudit, SendDailySummary, SendReminder,
     },
 };
 use diesel::{QueryableByName, sql_types::Text};
@@ -86,6 +86,17 @@ async fn set(bench: &mut Bench, kind: &str) -> Scene {
                     .await;
             }
             Scene::of(AnyJob::PruneHistory(PruneHistory {}))
+        }
+        "generate_report" => {
+            bench.task(ann, "Ship it").await;
+            let report_id = ReportId::new();
+            bench
+                .run(&format!(
+                    "INSERT INTO reports (id, user_id, first_day, last_day, grouped_by, time_zone, periods, created_at)
+                     VALUES ('{report_id}', '{ann}', '2026-01-01', '2026-12-31', 'day', 'UTC', 365, '2030-12-01Z')"
+                ))
+                .await;
+            Scene::of(AnyJob::GenerateReport(GenerateReport { report_id, user_id: ann }))
         }
         "seal_audit" => {
             bench
@@ -169,10 +180,14 @@ async fn rows(bench: &Bench) -> Rows {
     .unwrap();
     let mut found = Rows::new();
     for Table { name } in tables {
-        let what = if name == "jobs" {
-            "(SELECT id, kind, queue, lane, args, state, run_at, attempt, unique_key FROM jobs)".to_owned()
-        } else {
-            format!("\"{name}\"")
+        let what = match name.as_str() {
+            "jobs" => "(SELECT id, kind, queue, lane, args, state, run_at, attempt, unique_key FROM jobs)"
+                .to_owned(),
+            // Each run is a transaction of its own.
+            "audit_events" => {
+                "(SELECT event_type, actor_label, task_id, details FROM audit_events)".to_owned()
+            }
+            _ => format!("\"{name}\""),
         };
         let rows: Vec<Row> = diesel::sql_query(format!(
             "SELECT '{name} ' || t AS whole, '{name} ' || regexp_replace(t::text,

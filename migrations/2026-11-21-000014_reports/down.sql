@@ -1,0 +1,2 @@
+DROP TABLE reports;
+DROP TYPE report_group;
