@@ -34,7 +34,7 @@ async fn figures_are_of_the_callers_tasks_and_days() {
     assert_eq!(days.len(), 30);
     assert_eq!(
         days[28..],
-        [line("2030-01-01", 3, 1, 0, json!(82_799.0)), line("2030-01-02", 0, 1, 1, json!(82_800.0))]
+        [line("2030-01-01", 3, 1, 0, json!(82_799.0)), line("2030-01-02", 0, 1, 1, json!(82_801.0))]
     );
 
     let url = "/reports/productivity?from=2030-01-01&to=2030-01-02";
