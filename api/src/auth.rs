@@ -282,7 +282,8 @@ struct SessionAnswer {
 /// The answer that carries a session; nobody may keep it on the way.
 async fn session_answer(app: &AppState, session: Session) -> Result<Response> {
     let access_token = app.tokens.issue(&session, app.db.clock().instant())?;
-    let user = User::find(&mut *app.db.conn().await?, Viewer { user_id: session.user_id }).await?;
+    let user =
+        User::find(&mut *app.db.conn().await?, Viewer { user_id: session.user_id, project: None }).await?;
     let answer = SessionAnswer {
         access_token,
         token_type: "Bearer",

@@ -90,7 +90,7 @@ async fn try_act(app: &AppState, token: &str) -> Result<Done> {
     if subject.moved_on {
         return Ok(Done::MovedOn(subject.title));
     }
-    let viewer = Viewer { user_id: subject.user_id };
+    let viewer = Viewer { user_id: subject.user_id, project: None };
     let mut tx = app.db.begin().await?;
     let acted = async {
         if !subject.use_up(&mut tx, link).await? {
@@ -169,7 +169,7 @@ async fn unsubscribe(State(app): State<AppState>, Path(token): Path<String>, bod
                 return suppressions::unsubscribe(&mut tx, user, kind).await;
             }
             let until = tx.clock().instant() + PAUSE;
-            Preferences::pause(&mut tx, Viewer { user_id: user }, until).await.map(drop)
+            Preferences::pause(&mut tx, Viewer { user_id: user, project: None }, until).await.map(drop)
         };
         let changed = changed.await;
         tx.finish(changed).await?;

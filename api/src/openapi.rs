@@ -20,6 +20,10 @@ use crate::error::Problem;
     tags(
         (name = "accounts", description = "Registering, logging in, and oneself"),
         (name = "tasks", description = "What a person has to do"),
+        (name = "projects", description = "Tasks that belong together, and who works on them"),
+        (name = "teams", description = "People who work together"),
+        (name = "comments", description = "What people say about a task"),
+        (name = "tags", description = "Words on tasks"),
         (name = "notifications", description = "What a person wants to be told by mail, and their daily summary"),
         (name = "reminders", description = "What reminds them, and what came of it"),
         (name = "reports", description = "Figures about one's own tasks"),

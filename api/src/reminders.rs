@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::All,
     auth::Auth,
     error::{Problem, Result},
     extract::{Json, Path},
@@ -29,13 +30,6 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get, update, delete))
         .routes(routes!(fires))
         .routes(routes!(snooze))
-}
-
-/// A list that is short enough to need no pages.
-#[derive(Debug, Serialize, ToSchema)]
-struct All<T> {
-    /// The rows.
-    data: Vec<T>,
 }
 
 /// A reminder after a change.

@@ -17,14 +17,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    account, activity, admin, auth,
+    account, activity, admin, auth, comments,
     error::Problem,
     idempotency::{self, MAX_BODY},
     mail_pages, middleware, notifications,
     openapi::Document,
-    problems, reminders, reports,
+    problems, projects, reminders, reports,
     state::AppState,
-    tasks, webhooks,
+    tags, tasks, teams, webhooks,
 };
 
 /// The documented routes, and their document.
@@ -36,6 +36,10 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
                 .merge(auth::routes())
                 .merge(account::routes())
                 .merge(tasks::routes())
+                .merge(projects::routes())
+                .merge(teams::routes())
+                .merge(comments::routes())
+                .merge(tags::routes())
                 .merge(reminders::routes())
                 .merge(activity::routes())
                 .merge(reports::routes())

@@ -10,7 +10,7 @@ use common::{
     metrics,
     page::Page,
     reminders::Warning,
-    tasks::{Changed, NewTask, Task, TaskFilter, TaskPatch},
+    tasks::{Changed, Move, NewTask, Task, TaskContent, TaskFilter, TaskPatch},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -28,12 +28,13 @@ use crate::{
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(create, list))
-        .routes(routes!(get, update, delete))
+        .routes(routes!(get, update, replace, delete))
         .routes(routes!(complete))
         .routes(routes!(reopen))
         .routes(routes!(archive))
         .routes(routes!(unarchive))
         .routes(routes!(restore))
+        .routes(routes!(relocate))
 }
 
 /// A task after a change.
@@ -154,9 +155,31 @@ async fn update(
     Ok(changed(after))
 }
 
+/// Replace a task
+///
+/// All that a client may set: what is absent becomes as in a new task. Reminders are each person's own, and stay.
+#[utoipa::path(
+    put, path = "/tasks/{id}", tag = "tasks", operation_id = "replace_task", params(("id" = TaskId, Path), IfMatch),
+    request_body = TaskContent,
+    responses((status = 200, description = "The task as it is now", body = ChangedTask), Problem),
+)]
+async fn replace(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    if_match: IfMatch,
+    Json(content): Json<TaskContent>,
+) -> Result<Response> {
+    let mut tx = app.db.begin().await?;
+    let replaced = Task::replace(&mut tx, auth.viewer, id, &if_match.expected("t"), content).await;
+    let after = tx.finish(replaced).await?;
+    metrics::task_operation("replace");
+    Ok(changed(after))
+}
+
 /// Delete a task
 ///
-/// It goes to the trash, where the filter `deleted=true` shows it and from where it can be restored. Deleting it
+/// It goes to the trash with all that is part of it, where the filter `deleted=true` shows it and from where it can be restored. Deleting it
 /// again changes nothing.
 #[utoipa::path(
     delete, path = "/tasks/{id}", tag = "tasks", operation_id = "delete_task", params(("id" = TaskId, Path), IfMatch),
@@ -200,6 +223,33 @@ async fn complete(
     });
     let answer = idempotency.finish(tx, completed).await?;
     metrics::task_operation("complete");
+    Ok(answer)
+}
+
+/// Move a task
+///
+/// Into another project or task, with all that is part of it, or to another place in the order that `sort=position`
+/// shows.
+#[utoipa::path(
+    post, path = "/tasks/{id}/move", tag = "tasks", operation_id = "move_task",
+    params(("id" = TaskId, Path), IfMatch, Idempotency), request_body = Move,
+    responses((status = 200, description = "The task as it is now", body = ChangedTask), Problem),
+)]
+async fn relocate(
+    State(app): State<AppState>,
+    auth: Auth,
+    Path(id): Path<TaskId>,
+    if_match: IfMatch,
+    idempotency: Idempotency,
+    Json(wish): Json<Move>,
+) -> Result<Response> {
+    let mut tx = match idempotency.begin(&app.db).await? {
+        Begin::Fresh(tx) => tx,
+        Begin::Replay(answer) => return Ok(answer),
+    };
+    let moved = Task::move_to(&mut tx, auth.viewer, id, &if_match.expected("t"), &wish).await;
+    let answer = idempotency.finish(tx, moved.map(changed)).await?;
+    metrics::task_operation("move");
     Ok(answer)
 }
 
@@ -254,7 +304,7 @@ action!(
 action!(
     /// Restore a task
     ///
-    /// From the trash; or from the archive, if it is not in the trash.
+    /// From the trash, with what went there with it; or from the archive, if it is not in the trash.
     restore, "/tasks/{id}/restore", "restore_task",
     |tx, viewer, id, expected| Task::restore(tx, viewer, id, expected)
 );

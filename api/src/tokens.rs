@@ -109,7 +109,7 @@ impl Tokens {
         if claims.exp <= now.timestamp() || ended {
             return Err(refused());
         }
-        Ok(Caller { viewer: Viewer { user_id: claims.sub }, session: claims.sid })
+        Ok(Caller { viewer: Viewer { user_id: claims.sub, project: None }, session: claims.sid })
     }
 
     /// These sessions have ended: this process knows at once.

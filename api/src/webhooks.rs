@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::All,
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path},
@@ -44,13 +45,6 @@ struct NewSecret {
     /// answer is that of an earlier request with the same `Idempotency-Key`.
     #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
     secret: Option<String>,
-}
-
-/// All of them, few as they are.
-#[derive(Debug, Serialize, ToSchema)]
-struct All<T> {
-    /// The rows.
-    data: Vec<T>,
 }
 
 /// A kind of event.

@@ -23,7 +23,7 @@ use crate::{
     jobs::FanOutEvent,
     ledger::{self, NewJob},
     schema::events,
-    tasks::visible_to_sql,
+    tasks::viewers_sql,
     telemetry::Origin,
 };
 
@@ -63,11 +63,47 @@ event_types! {
     TaskDeleted = "task.deleted", "A task was put into the trash.";
     TaskRestored = "task.restored", "A task was taken out of the trash or out of the archive.";
     TaskArchived = "task.archived", "A task was put away.";
+    TaskAssigned = "task.assigned", "A task was given to somebody to do.";
+    CommentCreated = "comment.created", "Somebody commented on a task.";
+    CommentUpdated = "comment.updated", "A comment was changed by its author.";
+    CommentDeleted = "comment.deleted", "A comment was deleted.";
+    ProjectCreated = "project.created", "A project was made.";
+    ProjectUpdated = "project.updated", "A project or who is in it was changed, or it was taken out of the archive.";
+    ProjectArchived = "project.archived", "A project was put away.";
+    ProjectDeleted = "project.deleted", "A project was deleted. Only its owner is told.";
+    DigestSent = "digest.sent", "A daily summary was sent to the owner of the webhook.";
     ReminderFired = "reminder.fired", "A reminder was sent.";
 }
 
 /// What `POST /webhooks/{id}/test` sends; nobody subscribes to it.
 pub const PING: &str = "webhook.ping";
+
+/// Who may learn of the event `$event` now, in SQL: an array. Who sees its task, if it is about one; else who sees its
+/// project; else, and when the project is gone, whose it is. Null if the task is gone.
+macro_rules! audience_sql {
+    ($event:literal) => {
+        concat!(
+            "(CASE WHEN ",
+            $event,
+            ".task_id IS NOT NULL
+                 THEN (SELECT ",
+            $crate::tasks::viewers_sql!("audience"),
+            " FROM tasks audience WHERE audience.id = ",
+            $event,
+            ".task_id)
+             WHEN EXISTS (SELECT FROM projects WHERE projects.id = ",
+            $event,
+            ".project_id)
+                 THEN ARRAY(SELECT a.user_id FROM project_access a WHERE a.project_id = ",
+            $event,
+            ".project_id)
+             ELSE ARRAY[",
+            $event,
+            ".owner_id] END)"
+        )
+    };
+}
+pub(crate) use audience_sql;
 
 /// What changed: for each field its old and its new value, or null where the values are not told.
 pub type Changes = Map<String, Value>;
@@ -170,7 +206,8 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
              FROM unnest({ids}, {types}, {actors}, {owners}, {assignees}, {projects}, {tasks}, {data}, {changes})
                  AS n (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes)
              WHERE EXISTS (SELECT FROM webhook_endpoints e WHERE ",
-            visible_to_sql!("n", "e.owner_id"),
+            "e.owner_id = ANY ",
+            viewers_sql!("n"),
             " AND e.state IN ('active', 'paused') AND n.event_type = ANY (e.events)
                  AND (e.project_id IS NULL OR e.project_id = n.project_id))
              ORDER BY n.id RETURNING id, owner_id"
@@ -212,6 +249,8 @@ pub struct Event {
     pub event_type: String,
     /// Who brought it about; nobody if it was the system.
     pub actor_id: Option<UserId>,
+    /// The project that it is about, or in which its task was.
+    pub project_id: Option<ProjectId>,
     /// The task that it is about.
     pub task_id: Option<TaskId>,
     /// What receivers are told of it.
@@ -235,9 +274,14 @@ impl Event {
     /// reach the API.
     pub fn payload(&self, public_url: &Url) -> String {
         let mut data = self.data.clone();
-        if let (Some(task), Some(fields)) = (self.task_id, data.as_object_mut()) {
+        let place = match (self.task_id, self.project_id) {
+            (Some(task), _) => Some(format!("tasks/{task}")),
+            (None, Some(project)) => Some(format!("projects/{project}")),
+            (None, None) => None,
+        };
+        if let (Some(place), Some(fields)) = (place, data.as_object_mut()) {
             let base = public_url.as_str().trim_end_matches('/');
-            fields.insert("url".to_owned(), format!("{base}/api/v1/tasks/{task}").into());
+            fields.insert("url".to_owned(), format!("{base}/api/v1/{place}").into());
         }
         let actor = self.actor_id.map(|id| serde_json::json!({"id": id}));
         serde_json::json!({

@@ -83,8 +83,16 @@ id!(
     ProjectId
 );
 id!(
+    /// A team.
+    TeamId
+);
+id!(
     /// A task.
     TaskId
+);
+id!(
+    /// A comment on a task.
+    CommentId
 );
 id!(
     /// A tag.

@@ -2,7 +2,6 @@
 //! them does is there. The list is closed: a new module is a new noun of the product, or a reason in an ADR.
 
 // Ground: no noun of the product may be named in these.
-pub mod access;
 pub mod clock;
 pub mod config;
 pub mod db;
@@ -18,19 +17,25 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod zone;
 
+// Who may see and change which noun.
+pub mod access;
+
 // Nouns: the row, its rules, its queries.
 pub mod allowance;
 pub mod audit;
+pub mod comments;
 pub mod credentials;
 pub mod events;
 pub mod notifications;
 pub mod one_time;
+pub mod projects;
 pub mod reminders;
 pub mod reports;
 pub mod summaries;
 pub mod suppressions;
 pub mod tags;
 pub mod tasks;
+pub mod teams;
 pub mod users;
 pub mod webhooks;
 

@@ -15,7 +15,7 @@ mod snooze;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
-    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _,
+    OptionalExtension as _, QueryDsl as _,
     deserialize::{self, FromSql, FromSqlRow},
     expression::AsExpression,
     pg::{Pg, PgValue},
@@ -33,7 +33,7 @@ pub use self::{
     input::{At, MAX_PER_TASK, NewReminder, check},
     late::LateFire,
     plan::{FireReason, FireState},
-    replan::{Warning, replan_person, replan_task},
+    replan::{Warning, replan_person, replan_task, replan_tasks},
     sending::{Claim, ClaimedFire, Ending, Recipient, claim, hold, settle, waiting},
     snooze::{Snooze, Snoozed, snooze, snooze_until},
 };
@@ -41,8 +41,9 @@ use crate::{
     access::Viewer,
     db::{RunQueryDsl as _, pg_enum, sql_expression},
     error::{Error, Result},
-    ids::{ReminderId, TaskId},
+    ids::{ReminderId, TaskId, UserId},
     schema::tasks,
+    tasks::visible_to,
     zone::{self, Zone},
 };
 
@@ -61,6 +62,9 @@ pg_enum! {
 pub struct Reminder {
     /// Its id.
     pub id: ReminderId,
+    /// Whose it is: nobody else sees it.
+    #[serde(skip)]
+    pub user_id: UserId,
     /// What it is counted from.
     pub kind: ReminderKind,
     /// Minutes from the due date, negative before it; whole days are calendar days. Relative reminders only.
@@ -83,7 +87,7 @@ pub struct Reminders(pub Vec<Reminder>);
 impl Reminder {
     /// SQL over `tasks`: its reminders as JSON, which [`Reminders`] reads.
     pub const OF_TASK: &'static str = "coalesce((SELECT jsonb_agg(jsonb_build_object(
-            'id', r.id, 'kind', r.kind, 'offset_minutes', r.offset_minutes, 'at_local', r.at_local, 'at_zone', r.at_zone,
+            'id', r.id, 'user_id', r.user_id, 'kind', r.kind, 'offset_minutes', r.offset_minutes, 'at_local', r.at_local, 'at_zone', r.at_zone,
             'fire_at', coalesce(
                 (SELECT min(f.fire_at) FROM reminder_fires f WHERE f.reminder_id = r.id AND f.slot > 0
                      AND f.state IN ('planned', 'deferred', 'queued', 'sending')),
@@ -91,19 +95,20 @@ impl Reminder {
                  WHERE f.reminder_id = r.id AND f.slot = 0 ORDER BY f.occurrence_no DESC, f.plan_no DESC LIMIT 1))
         ) ORDER BY r.id) FROM reminders r WHERE r.task_id = tasks.id AND r.removed_at IS NULL), '[]')";
 
-    /// The reminders of a task.
+    /// The viewer's reminders of a task.
     ///
     /// # Errors
     /// [`Error::NotFound`] if there is no such task that this viewer may see.
     pub async fn of_task(conn: &mut AsyncPgConnection, viewer: Viewer, task: TaskId) -> Result<Vec<Self>> {
-        let Reminders(reminders) = tasks::table
+        let Reminders(mut reminders) = tasks::table
             .find(task)
-            .filter(tasks::owner_id.eq(viewer.user_id))
+            .filter(visible_to(viewer))
             .select(OfTask)
             .first(conn)
             .await
             .optional()?
             .ok_or(Error::NotFound("task"))?;
+        reminders.retain(|reminder| reminder.user_id == viewer.user_id);
         Ok(reminders)
     }
 
@@ -132,6 +137,7 @@ impl FromSql<Jsonb, Pg> for Reminders {
         #[derive(Deserialize)]
         struct Row {
             id: ReminderId,
+            user_id: UserId,
             kind: ReminderKind,
             offset_minutes: Option<i32>,
             at_local: Option<NaiveDateTime>,
@@ -142,6 +148,7 @@ impl FromSql<Jsonb, Pg> for Reminders {
         let rows: Vec<Row> = serde_json::from_value(FromSql::<Jsonb, Pg>::from_sql(value)?)?;
         let reminders = rows.into_iter().map(|row| Reminder {
             id: row.id,
+            user_id: row.user_id,
             kind: row.kind,
             offset_minutes: row.offset_minutes,
             at: row

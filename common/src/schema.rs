@@ -20,6 +20,7 @@ pub mod sql_types {
         FireState = "fire_state",
         JobState = "job_state",
         MailKind = "mail_kind",
+        MemberRole = "member_role",
         ReminderKind = "reminder_kind",
         ReportGroup = "report_group",
         SuppressionReason = "suppression_reason",
@@ -162,6 +163,42 @@ diesel::table! {
         version -> Integer,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        team_id -> Nullable<Uuid>,
+        archive_done_after_days -> Nullable<Integer>,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::MemberRole;
+
+    project_members (project_id, user_id) {
+        project_id -> Uuid,
+        user_id -> Uuid,
+        role -> MemberRole,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    teams (id) {
+        id -> Uuid,
+        name -> Text,
+        version -> Integer,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    use diesel::sql_types::*;
+    use super::sql_types::MemberRole;
+
+    team_members (team_id, user_id) {
+        team_id -> Uuid,
+        user_id -> Uuid,
+        role -> MemberRole,
+        created_at -> Timestamptz,
     }
 }
 
@@ -192,15 +229,32 @@ diesel::table! {
         version -> Integer,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        parent_id -> Nullable<Uuid>,
+        position -> Double,
     }
 }
 
 diesel::table! {
     tags (id) {
         id -> Uuid,
-        owner_id -> Uuid,
+        owner_id -> Nullable<Uuid>,
         name -> Text,
         name_key -> Text,
+        created_at -> Timestamptz,
+        project_id -> Nullable<Uuid>,
+        version -> Integer,
+    }
+}
+
+diesel::table! {
+    comments (id) {
+        id -> Uuid,
+        task_id -> Uuid,
+        author_id -> Nullable<Uuid>,
+        body -> Text,
+        edited_at -> Nullable<Timestamptz>,
+        deleted_at -> Nullable<Timestamptz>,
+        version -> Integer,
         created_at -> Timestamptz,
     }
 }
@@ -455,6 +509,7 @@ diesel::joinable!(webhook_deliveries -> webhook_endpoints (endpoint_id));
 diesel::joinable!(webhook_endpoints -> users (owner_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
+    comments,
     digest_runs,
     events,
     idempotency_keys,
@@ -464,6 +519,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     mail_counts,
     mail_suppressions,
     one_time_tokens,
+    project_members,
     projects,
     queues,
     refresh_tokens,
@@ -472,6 +528,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     tags,
     task_tags,
     tasks,
+    team_members,
+    teams,
     user_notification_prefs,
     users,
     webhook_deliveries,

@@ -5,28 +5,35 @@ mod change;
 pub mod due;
 mod event;
 mod list;
+mod place;
+mod replace;
+mod tree;
 
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _,
-    dsl::auto_type,
-    sql_types::{Array, Jsonb, Text},
+    sql_types::{Array, Jsonb, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use self::event::record_change;
 pub use self::{
     change::Changed,
     due::{Due, DueInput, DueKind},
     event::{TaskData, record_all},
-    list::{DueFilter, TaskFilter},
+    list::{AssigneeFilter, DueFilter, Sort, TaskFilter},
+    replace::TaskContent,
+    tree::{MAX_DEPTH, Move},
+};
+pub(crate) use self::{
+    event::{record_change, record_released},
+    place::{check_project, recount},
 };
 use crate::{
     access::Viewer,
-    db::{RunQueryDsl as _, pg_enum, sql_expression},
+    db::{Condition, RunQueryDsl as _, pg_enum, sql_condition, sql_expression},
     error::{Error, Result},
     ids::{ProjectId, TaskId, UserId},
     reminders::{NewReminder, Reminder, Reminders},
@@ -106,12 +113,17 @@ pub struct Task {
     #[diesel(embed)]
     #[schema(value_type = Option<due::DueObject>)]
     pub due: Due,
-    /// What reminds of it.
+    /// What reminds the one who asks of it.
     #[diesel(select_expression = ReminderRows, select_expression_type = ReminderRows)]
     #[schema(value_type = Vec<Reminder>)]
     pub reminders: Reminders,
     /// The project it belongs to.
     pub project_id: Option<ProjectId>,
+    /// The task that it is a part of.
+    pub parent_id: Option<TaskId>,
+    /// Where it stands among the tasks of its project and its parent, for `sort=position`.
+    #[schema(example = 1893456000.5)]
+    pub position: f64,
     /// Whose it is.
     pub owner_id: UserId,
     /// Who does it, if not the owner.
@@ -142,6 +154,18 @@ pub struct NewTask {
     #[serde(default)]
     #[garde(inner(length(bytes, max = 65_536)))]
     pub description: Option<String>,
+    /// The project it belongs to, where one has to be an editor.
+    #[serde(default)]
+    #[garde(skip)]
+    pub project_id: Option<ProjectId>,
+    /// Who does it, if not the owner: somebody who sees it.
+    #[serde(default)]
+    #[garde(skip)]
+    pub assignee_id: Option<UserId>,
+    /// The task that it is a part of, of the same project; at most five deep.
+    #[serde(default)]
+    #[garde(skip)]
+    pub parent_id: Option<TaskId>,
     /// How much it matters.
     #[serde(default = "no_priority")]
     #[garde(skip)]
@@ -177,6 +201,22 @@ pub struct TaskPatch {
     #[garde(inner(inner(length(bytes, max = 65_536))))]
     #[schema(value_type = Option<String>)]
     pub description: Option<Option<String>>,
+    /// The project it belongs to, where one has to be an editor. Who does not see it there does it no more.
+    #[serde(default, deserialize_with = "nullable")]
+    #[garde(skip)]
+    #[schema(value_type = Option<ProjectId>)]
+    pub project_id: Option<Option<ProjectId>>,
+    /// Who does it, if not the owner: somebody who sees it.
+    #[serde(default, deserialize_with = "nullable")]
+    #[garde(skip)]
+    #[schema(value_type = Option<UserId>)]
+    pub assignee_id: Option<Option<UserId>>,
+    /// The task that it is a part of, of the same project; at most five deep. If it goes to another project without
+    /// saying, it leaves it.
+    #[serde(default, deserialize_with = "nullable")]
+    #[garde(skip)]
+    #[schema(value_type = Option<TaskId>)]
+    pub parent_id: Option<Option<TaskId>>,
     /// How far it is.
     #[serde(default)]
     #[garde(skip)]
@@ -203,19 +243,64 @@ pub(crate) fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
     Option::deserialize(d).map(Some)
 }
 
-/// What the viewer may see. One predicate for every statement on tasks: find, list, change and delete.
-#[auto_type]
-fn visible_to(viewer: UserId) -> _ {
-    tasks::owner_id.eq(viewer)
-}
-
-/// [`visible_to`] in statements by hand: whether the person `$viewer` may see the row `$task`, both of them SQL.
+/// Whether a viewer may see the row `$task`, in SQL; `$viewer` is who they are, `$project` the only one their token is
+/// for or null. It can be looked up in the indexes of owners, assignees and projects.
 macro_rules! visible_to_sql {
-    ($task:literal, $viewer:literal) => {
-        concat!("(", $task, ".owner_id = ", $viewer, ")")
+    ($task:literal, $viewer:literal, $project:literal) => {
+        concat!(
+            "((",
+            $task,
+            ".owner_id = ",
+            $viewer,
+            " OR ",
+            $task,
+            ".assignee_id = ",
+            $viewer,
+            " OR ",
+            $task,
+            ".project_id = ANY (ARRAY(SELECT a.project_id FROM project_access a WHERE a.user_id = ",
+            $viewer,
+            "))) AND (",
+            $project,
+            "::uuid IS NULL OR ",
+            $task,
+            ".project_id = ",
+            $project,
+            "))"
+        )
     };
 }
 pub(crate) use visible_to_sql;
+
+/// [`visible_to_sql`] the other way round: an array of all who may see the row `$task`, which has its owner, assignee and
+/// project. For what has the task and asks about people.
+macro_rules! viewers_sql {
+    ($task:literal) => {
+        concat!(
+            "(ARRAY(SELECT a.user_id FROM project_access a WHERE a.project_id = ",
+            $task,
+            ".project_id)
+              || ARRAY[",
+            $task,
+            ".owner_id, coalesce(",
+            $task,
+            ".assignee_id, ",
+            $task,
+            ".owner_id)])"
+        )
+    };
+}
+pub(crate) use viewers_sql;
+
+/// What the viewer may see, for the query builder: one predicate for find, list, change and delete. Whose right is
+/// what, the table of [`access`](crate::access) says.
+pub(crate) fn visible_to(viewer: Viewer) -> Condition<'static, impl Sized + 'static> {
+    sql_condition!(
+        visible_to_sql!("tasks", "{viewer}", "{project}"),
+        viewer: Uuid = viewer.user_id,
+        project: Nullable<Uuid> = viewer.project,
+    )
+}
 
 impl Task {
     /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
@@ -228,12 +313,14 @@ impl Task {
     /// # Errors
     /// [`Error::NotFound`] if there is none that this viewer may see.
     pub async fn find(conn: &mut AsyncPgConnection, viewer: Viewer, id: TaskId) -> Result<Self> {
-        Self::query()
-            .filter(tasks::id.eq(id))
-            .filter(visible_to(viewer.user_id))
-            .first(conn)
-            .await
-            .optional()?
-            .ok_or(Error::NotFound("task"))
+        let task: Option<Self> =
+            Self::query().filter(tasks::id.eq(id)).filter(visible_to(viewer)).first(conn).await.optional()?;
+        task.map(|task| task.seen_by(viewer)).ok_or(Error::NotFound("task"))
+    }
+
+    /// Reminders are each person's own. Their version is everybody's.
+    fn seen_by(mut self, viewer: Viewer) -> Self {
+        self.reminders.0.retain(|reminder| reminder.user_id == viewer.user_id);
+        self
     }
 }

@@ -155,7 +155,7 @@ impl User {
     pub async fn register(tx: &mut Tx, new: &NewUser, password_hash: &str) -> Result<Self> {
         let id =
             Self::insert(tx, &new.email, Some(password_hash), &new.full_name, new.time_zone.clone()).await?;
-        Self::find(tx.conn(), Viewer { user_id: id }).await
+        Self::find(tx.conn(), Viewer { user_id: id, project: None }).await
     }
 
     /// An account and all that belongs to a new one.

@@ -29,7 +29,7 @@ impl Bench {
         let database = TestDatabase::create().await;
         let clock = Clock::fixed(at(instant));
         let (db, _) = database.open(clock.clone());
-        let ann = Viewer { user_id: UserId::new() };
+        let ann = Viewer { user_id: UserId::new(), project: None };
         let bench = Self { db, clock, ann, task: TaskId::new(), _database: database };
         bench
             .run(&format!(
@@ -230,7 +230,7 @@ async fn rules_are_kept() {
 async fn a_stranger_finds_nothing() {
     let bench = Bench::at("2026-11-30T08:00:00Z").await;
     let reminder = bench.add(-30).await;
-    let eve = Viewer { user_id: UserId::new() };
+    let eve = Viewer { user_id: UserId::new(), project: None };
     let mut conn = bench.db.conn().await.unwrap();
     assert!(matches!(Reminder::of_task(&mut conn, eve, bench.task).await, Err(Error::NotFound(_))));
     assert!(matches!(Fire::of_reminder(&mut conn, eve, bench.task, reminder).await, Err(Error::NotFound(_))));

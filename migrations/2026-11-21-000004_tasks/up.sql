@@ -50,11 +50,13 @@ CREATE TABLE tasks (
 ) WITH (fillfactor = 85);
 
 -- The default list: what is open before what is closed, then by due date (so overdue comes first), by
--- priority, by age.
+-- priority, by age; of what one has, of what one does, and of a project.
 CREATE INDEX tasks_list ON tasks (owner_id, (status IN ('done', 'cancelled')), (coalesce(due_at, 'infinity')), priority DESC, id);
-CREATE INDEX tasks_assignee ON tasks (assignee_id) WHERE assignee_id IS NOT NULL;
+CREATE INDEX tasks_assignee ON tasks (assignee_id, (status IN ('done', 'cancelled')), (coalesce(due_at, 'infinity')), priority DESC, id)
+    WHERE assignee_id IS NOT NULL;
+CREATE INDEX tasks_project ON tasks (project_id, (status IN ('done', 'cancelled')), (coalesce(due_at, 'infinity')), priority DESC, id)
+    WHERE project_id IS NOT NULL;
 CREATE INDEX tasks_created_by ON tasks (created_by);
-CREATE INDEX tasks_project ON tasks (project_id) WHERE project_id IS NOT NULL;
 CREATE INDEX tasks_completed ON tasks (completed_at) WHERE completed_at IS NOT NULL AND archived_at IS NULL;
 CREATE INDEX tasks_archived ON tasks (archived_at) WHERE archived_at IS NOT NULL;
 CREATE INDEX tasks_deleted ON tasks (deleted_at) WHERE deleted_at IS NOT NULL;

@@ -66,7 +66,7 @@ codes! {
     RefreshTokenReused = "refresh_token_reused", 401, "The refresh token was used before",
         "A token that was rotated came again, so somebody else may hold a copy: the whole session was ended. Log in again.";
     Forbidden = "forbidden", 403, "You may not do this",
-        "Your account does not have the role that this needs.";
+        "You see it, but your account, your role in the project or team, or your token does not allow the change.";
     RegistrationClosed = "registration_closed", 403, "Registration is closed",
         "Ask the operator of this installation for an account.";
     EmailTaken = "email_taken", 409, "This address has an account already",
@@ -135,6 +135,16 @@ codes! {
         "There is nothing to snooze. Add a reminder with `POST /api/v1/tasks/{id}/reminders`.";
     ReportRunning = "report_running", 409, "The report is not done yet",
         "A job computes it. `GET /api/v1/reports/{id}` without `Accept: text/csv` says how far it is.";
+    ProjectArchived = "project_archived", 409, "The project is archived",
+        "Nothing is put into it. Take it out of the archive first with `POST /api/v1/projects/{id}/unarchive`.";
+    ProjectNotEmpty = "project_not_empty", 409, "The project has tasks",
+        "Say what becomes of them: `?tasks=trash`, or `?tasks=move:{id}` with another project of yours.";
+    LastOwner = "last_owner", 409, "There has to be an owner",
+        "Give somebody else the role `owner` first.";
+    CommentSettled = "comment_settled", 409, "The comment stands as it is",
+        "It was deleted, or it is older than 15 minutes: others may have answered it. Write another one.";
+    TagExists = "tag_exists", 409, "There is such a tag already",
+        "Use that one, or merge this one into it with `POST /api/v1/tags/{id}/merge`.";
 }
 
 impl Code {

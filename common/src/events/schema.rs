@@ -6,15 +6,31 @@ use crate::tasks::{DueKind, TaskPriority, TaskStatus};
 impl EventType {
     /// The JSON Schema (2020-12) of what receivers get.
     pub fn schema(self) -> Value {
-        let mut data = task();
-        if self == Self::ReminderFired {
-            data["properties"]["reminder"] = json!({
-                "type": "object",
-                "description": "What was sent",
-                "properties": {"id": uuid(), "fire_at": instant()},
-                "required": ["id", "fire_at"],
-            });
-        }
+        let data = match self {
+            Self::TaskCreated
+            | Self::TaskUpdated
+            | Self::TaskCompleted
+            | Self::TaskReopened
+            | Self::TaskDeleted
+            | Self::TaskRestored
+            | Self::TaskArchived
+            | Self::TaskAssigned => task(),
+            Self::ReminderFired => {
+                let mut data = task();
+                data["properties"]["reminder"] = json!({
+                    "type": "object",
+                    "description": "What was sent",
+                    "properties": {"id": uuid(), "fire_at": instant()},
+                    "required": ["id", "fire_at"],
+                });
+                data
+            }
+            Self::CommentCreated | Self::CommentUpdated | Self::CommentDeleted => comment(),
+            Self::ProjectCreated | Self::ProjectUpdated | Self::ProjectArchived | Self::ProjectDeleted => {
+                project()
+            }
+            Self::DigestSent => digest(),
+        };
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": self.as_str(),
@@ -52,6 +68,25 @@ fn instant() -> Value {
     json!({"type": "string", "format": "date-time"})
 }
 
+fn optional() -> Value {
+    json!({"type": ["string", "null"], "format": "uuid"})
+}
+
+/// An object that has all of these.
+fn object(properties: &Value) -> Value {
+    let required: Vec<&String> =
+        properties.as_object().into_iter().flat_map(|fields| fields.keys()).collect();
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+fn version() -> Value {
+    json!({"type": "integer", "description": "Of two states the one with the higher version is newer"})
+}
+
+fn url() -> Value {
+    json!({"type": "string", "format": "uri"})
+}
+
 fn names(values: impl Iterator<Item = &'static str>) -> Value {
     json!({"type": "string", "enum": values.collect::<Vec<_>>()})
 }
@@ -70,19 +105,49 @@ fn task() -> Value {
         },
         "required": ["kind", "date", "time", "zone", "at", "all_day"],
     });
-    let optional = json!({"type": ["string", "null"], "format": "uuid"});
-    let properties = json!({
+    object(&json!({
         "id": uuid(),
-        "version": {"type": "integer", "description": "Of two states of a task the one with the higher version is newer"},
+        "version": version(),
         "title": {"type": "string", "maxLength": 500},
         "status": names(TaskStatus::ALL.iter().map(|status| status.as_str())),
         "priority": names(TaskPriority::ALL.iter().map(|priority| priority.as_str())),
         "due": due,
-        "project_id": optional,
-        "assignee_id": optional,
-        "url": {"type": "string", "format": "uri"},
-    });
-    let required: Vec<&String> =
-        properties.as_object().into_iter().flat_map(|fields| fields.keys()).collect();
-    json!({"type": "object", "properties": properties, "required": required})
+        "project_id": optional(),
+        "assignee_id": optional(),
+        "url": url(),
+    }))
+}
+
+/// [`CommentData`](crate::comments::CommentData), with the URL of its task.
+fn comment() -> Value {
+    object(&json!({
+        "id": uuid(),
+        "task_id": uuid(),
+        "author_id": optional(),
+        "version": version(),
+        "excerpt": {"type": "string", "maxLength": 500, "description": "How it begins; empty when it was deleted"},
+        "url": url(),
+    }))
+}
+
+/// [`ProjectData`](crate::projects::ProjectData), with the URL that the payload adds.
+fn project() -> Value {
+    object(&json!({
+        "id": uuid(),
+        "version": version(),
+        "name": {"type": "string", "maxLength": 200},
+        "owner_id": uuid(),
+        "team_id": optional(),
+        "archived_at": {"type": ["string", "null"], "format": "date-time"},
+        "url": url(),
+    }))
+}
+
+/// What the daily summary of a day was.
+fn digest() -> Value {
+    object(&json!({
+        "id": uuid(),
+        "date": {"type": "string", "format": "date"},
+        "items": {"type": ["integer", "null"], "description": "How many tasks it listed or counted as open"},
+    }))
 }

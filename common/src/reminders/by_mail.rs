@@ -9,7 +9,7 @@ use crate::{
     error::Result,
     ids::{TaskId, UserId},
     mail::links::ActionLink,
-    tasks::visible_to_sql,
+    tasks::viewers_sql,
 };
 
 /// What a link in a reminder's mail is about, as things stand.
@@ -44,8 +44,9 @@ impl Subject {
                      t.status IN ('done', 'cancelled') OR t.occurrence_no <> f.occurrence_no AS moved_on,
                      EXISTS (SELECT FROM mail_actions m WHERE m.token_id = {token}) AS used
                  FROM reminder_fires f JOIN tasks t ON t.id = f.task_id JOIN users u ON u.id = f.user_id
-                 WHERE f.id = {fire} AND u.is_active AND t.deleted_at IS NULL AND t.archived_at IS NULL AND ",
-                visible_to_sql!("t", "f.user_id")
+                 WHERE f.id = {fire} AND u.is_active AND t.deleted_at IS NULL AND t.archived_at IS NULL
+                     AND f.user_id = ANY ",
+                viewers_sql!("t")
             ),
             token: Uuid = link.id(),
             fire: Uuid = link.fire,

@@ -11,7 +11,7 @@ use crate::{
     error::{Code, Error, OnConstraint as _, Result},
     ids::{ReminderId, TaskId, UserId},
     schema::sql_types,
-    tasks,
+    tasks::{self, visible_to_sql},
     users::Person,
 };
 
@@ -173,11 +173,15 @@ async fn touch(tx: &mut Tx, viewer: Viewer, task: TaskId) -> Result<bool> {
 
     let now = tx.clock().now();
     let row: Option<Row> = sql!(
-        "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = {task} AND owner_id = {viewer}
-         RETURNING due_kind IS NOT NULL AS has_due, deleted_at IS NOT NULL AS deleted",
+        concat!(
+            "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = {task} AND ",
+            visible_to_sql!("tasks", "{viewer}", "{project}"),
+            " RETURNING due_kind IS NOT NULL AS has_due, deleted_at IS NOT NULL AS deleted"
+        ),
         now = now,
         task: Uuid = task,
         viewer: Uuid = viewer.user_id,
+        project: Nullable<Uuid> = viewer.project,
     )
     .load(tx.conn())
     .await?

@@ -1,5 +1,5 @@
 use chrono::{DateTime, Utc};
-use diesel::{ExpressionMethods as _, HasQuery, QueryDsl as _};
+use diesel::{ExpressionMethods as _, HasQuery, QueryDsl as _, sql_types::Nullable};
 use diesel_async::AsyncPgConnection;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::plan::{FireReason, FireState};
 use crate::{
     access::Viewer,
-    db::{RunQueryDsl as _, pg_enum},
+    db::{RunQueryDsl as _, pg_enum, sql_condition},
     error::{Error, Result},
     ids::{FireId, ReminderId, TaskId},
     schema::{reminder_fires, reminders},
@@ -126,6 +126,10 @@ impl Fire {
             .filter(reminders::id.eq(reminder))
             .filter(reminders::task_id.eq(task))
             .filter(reminders::user_id.eq(viewer.user_id))
+            .filter(sql_condition!(
+                "({project}::uuid IS NULL OR EXISTS (SELECT FROM tasks t WHERE t.id = reminders.task_id AND t.project_id = {project}))",
+                project: Nullable<diesel::sql_types::Uuid> = viewer.project,
+            ))
             .count()
             .get_result(conn)
             .await?;

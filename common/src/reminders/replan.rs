@@ -131,13 +131,24 @@ macro_rules! row_columns {
 /// # Errors
 /// If the database is away.
 pub async fn replan_task(tx: &mut Tx, task: TaskId, person: &Person) -> Result<Vec<Warning>> {
+    replan_tasks(tx, &[task], person).await
+}
+
+/// [`replan_task`] for several.
+///
+/// # Errors
+/// If the database is away.
+pub async fn replan_tasks(tx: &mut Tx, tasks: &[TaskId], person: &Person) -> Result<Vec<Warning>> {
+    if tasks.is_empty() {
+        return Ok(Vec::new());
+    }
     // The fires are locked before they are judged: a worker that is just taking one has it, or will find it changed.
     // What was snoozed into a slot of its own has its time from the person: no plan moves it, but it ends with the task
     // and with its reminder.
     let rows: Vec<Row> = sql!(
         concat!(
             "WITH fires AS MATERIALIZED
-                 (SELECT * FROM reminder_fires WHERE task_id = {task} ORDER BY id FOR UPDATE),
+                 (SELECT * FROM reminder_fires WHERE task_id = ANY ({tasks}) ORDER BY id FOR UPDATE),
              snoozed AS (UPDATE reminder_fires f SET state = 'cancelled',
                      reason = CASE WHEN t.deleted_at IS NOT NULL THEN 'task_deleted'
                          WHEN t.status IN ('done', 'cancelled') THEN 'task_done'
@@ -150,9 +161,9 @@ pub async fn replan_task(tx: &mut Tx, task: TaskId, person: &Person) -> Result<V
              FROM reminders r JOIN tasks t ON t.id = r.task_id JOIN users u ON u.id = r.user_id
              LEFT JOIN LATERAL (SELECT * FROM fires WHERE fires.reminder_id = r.id AND fires.slot = 0
                  AND fires.occurrence_no = t.occurrence_no ORDER BY fires.plan_no DESC LIMIT 1) f ON true
-             WHERE r.task_id = {task} AND (r.removed_at IS NULL OR f.state IN ('planned', 'deferred', 'queued'))"
+             WHERE r.task_id = ANY ({tasks}) AND (r.removed_at IS NULL OR f.state IN ('planned', 'deferred', 'queued'))"
         ),
-        task: Uuid = task,
+        tasks: Array<Uuid> = tasks,
     )
     .load(tx.conn())
     .await?;

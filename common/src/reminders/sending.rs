@@ -18,7 +18,7 @@ use crate::{
     ids::{FireId, JobId, ReminderId, TaskId, UserId},
     metrics,
     schema::sql_types,
-    tasks::{TaskData, due::Meaning},
+    tasks::{TaskData, due::Meaning, viewers_sql},
     telemetry::Origin,
     zone::Zone,
 };
@@ -247,7 +247,7 @@ async fn lock(tx: &mut Tx, user: UserId, job: Option<JobId>) -> Result<Vec<Claim
         return Ok(Vec::new());
     }
     let fires = sql!(
-        "SELECT f.id, f.task_id, f.fire_at, t.title, left(t.description, 1000) AS description, t.priority::text AS priority,
+        concat!("SELECT f.id, f.task_id, f.fire_at, t.title, left(t.description, 1000) AS description, t.priority::text AS priority,
              p.name AS project, t.due_date, t.due_time, t.due_zone, f.state, f.message_id, f.request_id, f.traceparent,
              {now} AS now,
              coalesce(f.state = 'sending' AND f.job_id IS DISTINCT FROM {job}
@@ -257,10 +257,10 @@ async fn lock(tx: &mut Tx, user: UserId, job: Option<JobId>) -> Result<Vec<Claim
                       AND n.plan_no > f.plan_no) THEN 'moved'
                   WHEN f.state = 'sending' AND f.reason = 'ambiguous' THEN 'ambiguous'
                   WHEN NOT u.is_active THEN 'recipient_disabled'
-                  WHEN f.user_id IS DISTINCT FROM t.owner_id AND f.user_id IS DISTINCT FROM t.assignee_id THEN 'no_access'
+                  WHEN NOT f.user_id = ANY ", viewers_sql!("t"), " THEN 'no_access'
                   WHEN t.deleted_at IS NOT NULL THEN 'task_deleted'
                   WHEN t.status IN ('done', 'cancelled') THEN 'task_done'
-                  WHEN t.archived_at IS NOT NULL THEN 'task_archived'
+                  WHEN t.archived_at IS NOT NULL OR p.archived_at IS NOT NULL THEN 'task_archived'
                   WHEN r.removed_at IS NOT NULL THEN 'reminder_removed'
                   WHEN f.fire_at < {now} - make_interval(secs => {too_late}) THEN 'too_late'
                   WHEN np.paused_until > {now} THEN 'paused'
@@ -272,7 +272,7 @@ async fn lock(tx: &mut Tx, user: UserId, job: Option<JobId>) -> Result<Vec<Claim
              WHERE s.address_hash = sha256(convert_to(lower(u.email::text), 'UTF8')) AND (s.kind IS NULL OR s.kind = 'reminder')
              ORDER BY s.kind NULLS FIRST LIMIT 1) s ON true
          LEFT JOIN projects p ON p.id = t.project_id LEFT JOIN jobs j ON j.id = f.job_id
-         WHERE f.id = ANY({ids}) ORDER BY f.fire_at, f.id",
+         WHERE f.id = ANY({ids}) ORDER BY f.fire_at, f.id"),
         now = now,
         job: Nullable<Uuid> = job,
         too_late: Double = TOO_LATE.as_seconds_f64(),

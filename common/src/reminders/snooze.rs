@@ -14,6 +14,7 @@ use crate::{
     error::{Code, Error, FieldError, Result},
     ids::{FireId, ReminderId, TaskId},
     schema::reminder_fires,
+    tasks::visible_to_sql,
     telemetry::Origin,
     users::Person,
     zone,
@@ -146,12 +147,16 @@ async fn touch(tx: &mut Tx, viewer: Viewer, task: TaskId) -> Result<i32> {
     }
 
     let row: Option<Task> = sql!(
-        "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = {task} AND owner_id = {viewer}
-         RETURNING occurrence_no, deleted_at IS NOT NULL AS deleted,
-             status IN ('done', 'cancelled') OR archived_at IS NOT NULL AS closed",
+        concat!(
+            "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = {task} AND ",
+            visible_to_sql!("tasks", "{viewer}", "{project}"),
+            " RETURNING occurrence_no, deleted_at IS NOT NULL AS deleted,
+             status IN ('done', 'cancelled') OR archived_at IS NOT NULL AS closed"
+        ),
         now = tx.clock().now(),
         task: Uuid = task,
         viewer: Uuid = viewer.user_id,
+        project: Nullable<Uuid> = viewer.project,
     )
     .load(tx.conn())
     .await?

@@ -1,4 +1,4 @@
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
 use chrono_tz::Tz;
 use diesel::{
     QueryableByName,
@@ -19,6 +19,7 @@ use crate::{
     tasks::{
         TaskPriority,
         due::{Due, DueObject, Meaning},
+        viewers_sql,
     },
     users::Person,
     zone::{self, Zone},
@@ -167,12 +168,12 @@ impl Content {
         }
         let [overdue, today_, next, no_date] = sections;
         let yesterday = zone::start_of_day(today - Days::new(1), tz);
-        let days = i64::from(archive_after_days);
         let counts = counts(
             conn,
             user_id,
             (yesterday, zone::start_of_day(today, tz)),
-            next_archiving(now) - TimeDelta::days(days),
+            next_archiving(now),
+            archive_after_days,
         )
         .await?;
         Ok(Self {
@@ -253,6 +254,7 @@ async fn tasks(
              FROM tasks t
              WHERE (assignee_id = {user} OR owner_id = {user} AND assignee_id IS NULL)
                  AND status IN ('todo', 'in_progress') AND archived_at IS NULL AND deleted_at IS NULL
+                 AND NOT EXISTS (SELECT FROM projects a WHERE a.id = t.project_id AND a.archived_at IS NOT NULL)
                  AND (due_at <= {horizon} OR {no_date} AND due_at IS NULL)),
          numbered AS (
              SELECT *, count(*) OVER (PARTITION BY section) AS total,
@@ -286,17 +288,21 @@ async fn counts(
     conn: &mut AsyncPgConnection,
     user: UserId,
     (yesterday, today): (DateTime<Utc>, DateTime<Utc>),
-    archived_before: DateTime<Utc>,
+    archiving_at: DateTime<Utc>,
+    archive_after_days: i32,
 ) -> Result<Counts> {
     let counts = sql!(
         "SELECT count(*) FILTER (WHERE completed_at >= {yesterday} AND completed_at < {today}) AS done,
-             count(*) FILTER (WHERE completed_at < {before}) AS archiving
-         FROM tasks WHERE (assignee_id = {user} OR owner_id = {user} AND assignee_id IS NULL)
-             AND completed_at IS NOT NULL AND archived_at IS NULL AND deleted_at IS NULL",
+             count(*) FILTER (WHERE completed_at < {archiving}
+                 - make_interval(days => coalesce(p.archive_done_after_days, {days}))) AS archiving
+         FROM tasks t LEFT JOIN projects p ON p.id = t.project_id
+         WHERE (assignee_id = {user} OR t.owner_id = {user} AND assignee_id IS NULL)
+             AND completed_at IS NOT NULL AND t.archived_at IS NULL AND deleted_at IS NULL",
         user: Uuid = user,
         yesterday: Timestamptz = yesterday,
         today: Timestamptz = today,
-        before: Timestamptz = archived_before,
+        archiving: Timestamptz = archiving_at,
+        days: Integer = archive_after_days,
     )
     .get_result(conn)
     .await?;
@@ -305,12 +311,12 @@ async fn counts(
 
 async fn missed(conn: &mut AsyncPgConnection, user: UserId, now: DateTime<Utc>) -> Result<Vec<Missed>> {
     let missed = sql!(
-        "SELECT f.task_id, t.title, f.fire_at FROM reminder_fires f JOIN tasks t ON t.id = f.task_id
+        concat!("SELECT f.task_id, t.title, f.fire_at FROM reminder_fires f JOIN tasks t ON t.id = f.task_id
          WHERE f.user_id = {user} AND f.missed_at <= {now} AND t.deleted_at IS NULL
-             AND (t.owner_id = {user} OR t.assignee_id = {user})
+             AND f.user_id = ANY ", viewers_sql!("t"), "
              AND f.missed_at > coalesce((SELECT max(sent_at) FROM digest_runs r
                  WHERE r.user_id = {user} AND r.state = 'sent' AND NOT r.requested), '-infinity')
-         ORDER BY f.fire_at, f.id LIMIT {lines}",
+         ORDER BY f.fire_at, f.id LIMIT {lines}"),
         user: Uuid = user,
         now: Timestamptz = now,
         lines: BigInt = LINES,

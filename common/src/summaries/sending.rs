@@ -1,15 +1,17 @@
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _, QueryableByName,
-    sql_types::{Bool, Double, Integer, Nullable, Text, Timestamptz, Uuid},
+    sql_types::{Bool, Date, Double, Integer, Nullable, Text, Timestamptz, Uuid},
 };
+use serde_json::json;
 
 use super::{Content, DigestState, Reader, Reason, message_id, plan};
 use crate::{
     db::{Db, RunQueryDsl as _, Tx, sql},
     error::Result,
+    events::{self, About, EventType, NewEvent},
     ids::{DigestRunId, JobId, UserId},
     metrics,
     notifications::Preferences,
@@ -292,6 +294,12 @@ pub async fn settle(db: &Db, run: DigestRunId, ending: &Ending<'_>) -> Result<()
     struct Row {
         #[diesel(sql_type = Nullable<Double>)]
         late: Option<f64>,
+        #[diesel(sql_type = Uuid)]
+        user_id: UserId,
+        #[diesel(sql_type = Date)]
+        local_date: NaiveDate,
+        #[diesel(sql_type = Nullable<Integer>)]
+        item_count: Option<i32>,
     }
 
     let (state, reason, reply) = match ending {
@@ -300,24 +308,34 @@ pub async fn settle(db: &Db, run: DigestRunId, ending: &Ending<'_>) -> Result<()
         Ending::Failed { reason, reply } => (DigestState::Failed, Some(*reason), Some(*reply)),
         Ending::Again { error } => (DigestState::Planned, None, *error),
     };
-    let mut conn = db.conn().await?;
+    let mut tx = db.begin().await?;
+    let now = tx.clock().now();
     let rows: Vec<Row> = sql!(
         "UPDATE digest_runs r SET state = {state}, reason = {reason}, smtp_reply = coalesce(left({reply}, 500), r.smtp_reply),
              sent_at = CASE WHEN {sent} THEN {now} END,
              late_by_s = CASE WHEN {sent} THEN greatest(0, floor(extract(epoch FROM {now} - r.scheduled_at)))::int END
          WHERE id = {run} AND (r.state IN ('planned', 'sending') OR {sent} AND r.state = 'unknown')
-         RETURNING CASE WHEN {sent} THEN extract(epoch FROM r.sent_at - r.scheduled_at)::float8 END AS late",
+         RETURNING CASE WHEN {sent} THEN extract(epoch FROM r.sent_at - r.scheduled_at)::float8 END AS late,
+             r.user_id, r.local_date, r.item_count",
         run: Uuid = run,
         state: sql_types::DigestState = state,
         sent: Bool = state == DigestState::Sent,
         reason: Nullable<Text> = reason.map(Reason::as_str),
         reply: Nullable<Text> = reply,
-        now = db.clock().now(),
+        now = now,
     )
-    .load(&mut conn)
+    .load(tx.conn())
     .await?;
+    if state == DigestState::Sent {
+        for row in &rows {
+            let about = About { owner: row.user_id, assignee: None, project: None, task: None };
+            let data = json!({"id": run, "date": row.local_date, "items": row.item_count});
+            events::record(&mut tx, NewEvent::new(EventType::DigestSent, about, &data)?).await?;
+        }
+    }
+    tx.commit().await?;
     if state != DigestState::Planned {
-        for Row { late } in rows {
+        for Row { late, .. } in rows {
             metrics::digest_settled(state.as_str());
             let late_ms =
                 late.and_then(|late| Duration::try_from_secs_f64(late).ok()).map(|late| late.as_millis());

@@ -1,19 +1,20 @@
 use chrono::{DateTime, Utc};
-use diesel::{
-    ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _, SelectableHelper as _,
-    sql_types::{Array, Timestamptz, Uuid},
-};
+use diesel::{ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _};
 
-use super::{Due, DueKind, NewTask, Task, TaskPatch, TaskStatus, event, visible_to};
+use super::{
+    Due, Move, NewTask, Task, TaskPatch, TaskStatus, place, record_all,
+    tree::{self, Place},
+    visible_to,
+};
 use crate::{
-    access::{Expected, Viewer},
-    db::{RunQueryDsl as _, Tx, sql},
+    access::{Expected, Right, Viewer, project_role},
+    db::{RunQueryDsl as _, Tx},
     error::{Code, Error, Result},
     events::EventType,
-    ids::TaskId,
+    ids::{ProjectId, TaskId, UserId},
     reminders::{self, Warning},
     schema::tasks,
-    tags,
+    tags::{self, Scope},
     users::Person,
 };
 
@@ -30,11 +31,24 @@ impl Task {
     /// Makes a task of the viewer's own, with its tags and reminders, and plans what they will send.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a rule is broken that only the person's settings decide.
+    /// [`Error::Invalid`] if a rule is broken that only what is stored decides, [`Error::Forbidden`] if the viewer is no
+    /// editor of the project.
     pub async fn create(tx: &mut Tx, viewer: Viewer, new: &NewTask) -> Result<Changed> {
         let person = person(tx, viewer).await?;
         let tag_names = tags::normalise(&new.tags, "/tags")?;
-        let due = new.due.as_ref().map(|due| due.resolve(person.zone)).unwrap_or_default();
+        place::check_project(tx, viewer, new.project_id, place::project_field).await?;
+        if let Some(assignee) = new.assignee_id {
+            place::check_assignee(tx, viewer.user_id, new.project_id, assignee).await?;
+        }
+        let clock = new.assignee_id.unwrap_or(viewer.user_id);
+        let due = match &new.due {
+            Some(due) => place::due(tx, due, &person, clock, new.project_id).await?,
+            None => Due::default(),
+        };
+        let place = Place { owner: viewer.user_id, project: new.project_id };
+        if let Some(parent) = new.parent_id {
+            tree::check_parent(tx, viewer, place, None, parent).await?;
+        }
         reminders::check(&new.reminders, due.at().is_some(), "/reminders")?;
 
         let id = TaskId::new();
@@ -42,25 +56,30 @@ impl Task {
             .values((
                 (tasks::id.eq(id), tasks::owner_id.eq(viewer.user_id), tasks::created_by.eq(viewer.user_id)),
                 (tasks::title.eq(new.title.trim()), tasks::description.eq(new.description.as_deref())),
+                (tasks::project_id.eq(new.project_id), tasks::assignee_id.eq(new.assignee_id)),
+                (tasks::parent_id.eq(new.parent_id), tasks::position.eq(tree::first_position(person.now))),
                 (tasks::priority.eq(new.priority), &due),
                 (tasks::created_at.eq(person.now), tasks::updated_at.eq(person.now)),
             ))
             .execute(tx.conn())
             .await?;
         if !tag_names.is_empty() {
-            tags::set(tx, viewer.user_id, id, &tag_names).await?;
+            tags::set(tx, Scope::of(viewer.user_id, new.project_id), id, &tag_names).await?;
         }
         reminders::add(tx, id, viewer.user_id, &new.reminders, &person).await?;
         let created = settle(tx, viewer, id, &person).await?;
         created.task.record(tx, viewer, EventType::TaskCreated, None).await?;
+        if new.assignee_id.is_some() {
+            created.task.record(tx, viewer, EventType::TaskAssigned, None).await?;
+        }
         Ok(created)
     }
 
     /// Changes what the patch names.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Stale`] if it is not the version that the caller saw, [`Error::Conflict`] in the
-    /// trash, [`Error::Invalid`] if a rule is broken.
+    /// [`Error::NotFound`], [`Error::Forbidden`] if the viewer may not, [`Error::Stale`] if it is not the version that the
+    /// caller saw, [`Error::Conflict`] in the trash, [`Error::Invalid`] if a rule is broken.
     pub async fn patch(
         tx: &mut Tx,
         viewer: Viewer,
@@ -68,14 +87,42 @@ impl Task {
         expected: &Expected,
         patch: &TaskPatch,
     ) -> Result<Changed> {
-        let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected).await?;
+        let before = Self::lock(tx, viewer, id, expected, patch.right()).await?;
+        before.apply(tx, viewer, patch, None).await
+    }
+
+    /// Changes what the patch names of a task that is locked, and puts it to a place in the order if `moved` wishes so.
+    pub(super) async fn apply(
+        self,
+        tx: &mut Tx,
+        viewer: Viewer,
+        patch: &TaskPatch,
+        moved: Option<&Move>,
+    ) -> Result<Changed> {
+        let id = self.id;
+        let before = self;
         before.refuse_in_trash()?;
+        let person = person(tx, viewer).await?;
+        let (project, assignee) = before.replaced(tx, viewer, patch.project_id, patch.assignee_id).await?;
         let tag_names = patch.tags.as_ref().map(|names| tags::normalise(names, "/tags")).transpose()?;
+        let clock = assignee.unwrap_or(before.owner_id);
         let due = match &patch.due {
-            None => None,
+            Some(Some(due)) => Some(place::due(tx, due, &person, clock, project).await?),
             Some(None) => Some(Due::default()),
-            Some(Some(due)) => Some(due.resolve(person.zone)),
+            None if assignee != before.assignee_id => place::due_by(tx, &before.due, &person, clock).await?,
+            None => None,
+        };
+        let place = Place { owner: before.owner_id, project };
+        let parent = match patch.parent_id {
+            Some(parent) => parent,
+            None => before.parent_id.filter(|_| project == before.project_id),
+        };
+        if let Some(wanted) = parent.filter(|_| parent != before.parent_id || project != before.project_id) {
+            tree::check_parent(tx, viewer, place, Some(id), wanted).await?;
+        }
+        let position = match moved {
+            Some(wish) => Some(tree::position(tx, &person, place, parent, id, wish).await?),
+            None => None,
         };
         let status = patch.status.filter(|status| *status != before.status);
         diesel::update(tasks::table.find(id))
@@ -83,18 +130,55 @@ impl Task {
                 patch.title.as_deref().map(|title| tasks::title.eq(title.trim())),
                 patch.description.as_ref().map(|text| tasks::description.eq(text.as_deref())),
                 patch.priority.map(|priority| tasks::priority.eq(priority)),
+                (tasks::project_id.eq(project), tasks::assignee_id.eq(assignee), tasks::parent_id.eq(parent)),
+                position.map(|position| tasks::position.eq(position)),
                 due.as_ref(),
                 status.map(|status| status_columns(status, person.now)),
                 touched(&before, person.now),
             ))
             .execute(tx.conn())
             .await?;
+        if project != before.project_id {
+            tree::follow(tx, viewer, person.now, id, place).await?;
+        }
         if let Some(names) = &tag_names {
-            tags::set(tx, before.owner_id, id, names).await?;
+            tags::set(tx, Scope::of(before.owner_id, project), id, names).await?;
         }
         let after = settle(tx, viewer, id, &person).await?;
-        after.task.record(tx, viewer, after.task.change_type(&before), Some(&before)).await?;
+        after.task.record_changed(tx, viewer, &before).await?;
         Ok(after)
+    }
+
+    /// Where it is to be and who is to do it, as the viewer wishes; absent wishes keep what is. Who does not see it in
+    /// its new place does it no more.
+    pub(super) async fn replaced(
+        &self,
+        tx: &mut Tx,
+        viewer: Viewer,
+        project: Option<Option<ProjectId>>,
+        assignee: Option<Option<UserId>>,
+    ) -> Result<(Option<ProjectId>, Option<UserId>)> {
+        let target = project.unwrap_or(self.project_id);
+        let moves = target != self.project_id;
+        if moves {
+            place::check_project(tx, viewer, target, place::project_field).await?;
+            // To everybody else it would be gone.
+            if target.is_none() && viewer.user_id != self.owner_id {
+                return Err(Error::Forbidden(Code::Forbidden));
+            }
+        }
+        let doer = match assignee {
+            Some(Some(wanted)) if moves || self.assignee_id != Some(wanted) => {
+                place::check_assignee(tx, self.owner_id, target, wanted).await?;
+                Some(wanted)
+            }
+            Some(wanted) => wanted,
+            None => match self.assignee_id {
+                Some(doer) if moves && !place::sees(tx, self.owner_id, target, doer).await? => None,
+                doer => doer,
+            },
+        };
+        Ok((target, doer))
     }
 
     /// Finishes the task. Finishing it again changes nothing.
@@ -121,7 +205,7 @@ impl Task {
         status: TaskStatus,
     ) -> Result<Changed> {
         let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected).await?;
+        let before = Self::lock(tx, viewer, id, expected, Right::Work).await?;
         before.refuse_in_trash()?;
         // Reopening what is in progress would lose that it was begun.
         if before.status == status || (status == TaskStatus::Todo && before.status.is_open()) {
@@ -132,7 +216,7 @@ impl Task {
             .execute(tx.conn())
             .await?;
         let after = settle(tx, viewer, id, &person).await?;
-        after.task.record(tx, viewer, after.task.change_type(&before), Some(&before)).await?;
+        after.task.record_changed(tx, viewer, &before).await?;
         Ok(after)
     }
 
@@ -148,7 +232,7 @@ impl Task {
         archived: bool,
     ) -> Result<Changed> {
         let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected).await?;
+        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
         before.refuse_in_trash()?;
         if before.archived_at.is_some() == archived {
             return Ok(Changed { task: before, warnings: Vec::new() });
@@ -163,33 +247,40 @@ impl Task {
         Ok(after)
     }
 
-    /// Puts the task into the trash, where it stays for a while. Doing it again changes nothing.
+    /// Puts the task into the trash, where it stays for a while, with all that is part of it. Doing it again changes nothing.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Stale`].
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stale`].
     pub async fn delete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<()> {
         let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected).await?;
+        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
         if before.deleted_at.is_none() {
             diesel::update(tasks::table.find(id))
                 .set((tasks::deleted_at.eq(Some(person.now)), touched(&before, person.now)))
                 .execute(tx.conn())
                 .await?;
+            let inside = tree::trash(tx, id, person.now).await?;
+            reminders::replan_tasks(tx, &inside, &person).await?;
             let after = settle(tx, viewer, id, &person).await?;
             after.task.record(tx, viewer, EventType::TaskDeleted, None).await?;
+            record_all(tx, EventType::TaskDeleted, &inside).await?;
         }
         Ok(())
     }
 
-    /// Takes the task out of the trash, or out of the archive.
+    /// Takes the task out of the trash, with what went into it with it, or out of the archive.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::Stale`].
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stale`], [`Error::Conflict`] if it is part of something in the trash.
     pub async fn restore(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Changed> {
         let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected).await?;
+        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
         let none: Option<DateTime<Utc>> = None;
-        if before.deleted_at.is_some() {
+        let mut inside = Vec::new();
+        if let Some(deleted_at) = before.deleted_at {
+            before.refuse_in_trashed(tx).await?;
+            inside = tree::restore(tx, id, deleted_at, person.now).await?;
+            reminders::replan_tasks(tx, &inside, &person).await?;
             diesel::update(tasks::table.find(id))
                 .set((tasks::deleted_at.eq(none), touched(&before, person.now)))
                 .execute(tx.conn())
@@ -204,61 +295,84 @@ impl Task {
         }
         let after = settle(tx, viewer, id, &person).await?;
         after.task.record(tx, viewer, EventType::TaskRestored, None).await?;
+        record_all(tx, EventType::TaskRestored, &inside).await?;
         Ok(after)
     }
 
-    /// Counts anew when a person's tasks are due that hang on their clock, after it was changed. The versions rise.
-    ///
-    /// # Errors
-    /// If the database is away.
-    pub(crate) async fn follow_clock(tx: &mut Tx, person: &Person) -> Result<()> {
-        let rows: Vec<(TaskId, Due)> = tasks::table
-            .filter(tasks::owner_id.eq(person.id))
-            .filter(tasks::due_kind.eq_any([DueKind::Date, DueKind::Floating]))
-            .order(tasks::id)
-            .select((tasks::id, Due::as_select()))
-            .for_no_key_update()
-            .load(tx.conn())
-            .await?;
-        let moved: Vec<(TaskId, Due, DateTime<Utc>)> = rows
-            .into_iter()
-            .filter_map(|(id, due)| {
-                let at = due.meaning()?.instant(person.zone);
-                (due.at() != Some(at)).then_some((id, due, at))
-            })
-            .collect();
-        let (ids, instants): (Vec<TaskId>, Vec<DateTime<Utc>>) =
-            moved.iter().map(|(id, _, at)| (*id, *at)).unzip();
-        sql!(
-            "UPDATE tasks t SET due_at = m.at, version = version + 1, updated_at = {now}
-             FROM unnest({ids}, {instants}) AS m (id, at) WHERE t.id = m.id",
-            now: Timestamptz = person.now,
-            ids: Array<Uuid> = ids,
-            instants: Array<Timestamptz> = instants,
-        )
-        .execute(tx.conn())
-        .await?;
-        let before = moved.into_iter().map(|(id, due, _)| (id, due)).collect();
-        event::record_moved(tx, Viewer { user_id: person.id }, &before).await
-    }
-
-    /// The task as it stands, locked until the end of the transaction.
-    pub(crate) async fn lock(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Self> {
+    /// The task as it stands, locked until the end of the transaction, if the viewer may do what `needed` says.
+    pub(crate) async fn lock(
+        tx: &mut Tx,
+        viewer: Viewer,
+        id: TaskId,
+        expected: &Expected,
+        needed: Right,
+    ) -> Result<Self> {
         let task: Self = Self::query()
             .filter(tasks::id.eq(id))
-            .filter(visible_to(viewer.user_id))
+            .filter(visible_to(viewer))
             .for_no_key_update()
             .first(tx.conn())
             .await
             .optional()?
             .ok_or(Error::NotFound("task"))?;
-        if expected.allows(task.version) { Ok(task) } else { Err(Error::Stale { etag: task.etag() }) }
+        task.right(tx, viewer).await?.allow(needed)?;
+        if expected.allows(task.version) {
+            Ok(task.seen_by(viewer))
+        } else {
+            Err(Error::Stale { etag: task.etag() })
+        }
     }
 
-    fn refuse_in_trash(&self) -> Result<()> {
+    /// What a viewer who sees it may do with it.
+    async fn right(&self, tx: &mut Tx, viewer: Viewer) -> Result<Right> {
+        let is_owner = self.owner_id == viewer.user_id;
+        let role = match self.project_id {
+            // Nobody may do more than the owner.
+            Some(project) if !is_owner => project_role(tx.conn(), viewer, project).await?,
+            _ => None,
+        };
+        Ok(Right::of(is_owner, self.assignee_id == Some(viewer.user_id), role))
+    }
+
+    /// What is part of something in the trash comes back with that.
+    async fn refuse_in_trashed(&self, tx: &mut Tx) -> Result<()> {
+        let Some(parent) = self.parent_id else { return Ok(()) };
+        let deleted: Option<Option<DateTime<Utc>>> =
+            tasks::table.find(parent).select(tasks::deleted_at).first(tx.conn()).await.optional()?;
+        match deleted.flatten() {
+            None => Ok(()),
+            Some(_) => {
+                let detail =
+                    format!("It is a part of the task {parent}, which is in the trash. Restore that.");
+                Err(Error::conflict(Code::TaskDeleted, detail))
+            }
+        }
+    }
+
+    pub(crate) fn refuse_in_trash(&self) -> Result<()> {
         match self.deleted_at {
             None => Ok(()),
             Some(_) => Err(Error::conflict(Code::TaskDeleted, "The task is in the trash. Restore it first.")),
+        }
+    }
+}
+
+impl TaskPatch {
+    /// What somebody needs to be allowed to make this change.
+    fn right(&self) -> Right {
+        let Self { title, description, project_id, assignee_id, parent_id, status, priority, due, tags } =
+            self;
+        let edits = title.is_some()
+            || description.is_some()
+            || project_id.is_some()
+            || assignee_id.is_some()
+            || parent_id.is_some()
+            || priority.is_some()
+            || due.is_some()
+            || tags.is_some();
+        match (edits, status) {
+            (false, Some(_)) => Right::Work,
+            _ => Right::Edit,
         }
     }
 }

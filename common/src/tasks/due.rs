@@ -158,23 +158,27 @@ pub enum DueInput {
     Date(NaiveDate),
     /// A time on the clock, in a zone if it is named.
     Wall(NaiveDateTime, Option<Zone>),
+    /// A time on everybody's own clock: the object says `"kind": "floating"`.
+    Floating(NaiveDateTime),
     /// An instant: a time with an offset.
     Instant(DateTime<Utc>),
 }
 
 impl DueInput {
-    /// What it means to somebody in `tz`. An instant becomes a time of that zone.
-    pub fn resolve(&self, tz: Tz) -> Due {
+    /// What somebody in `tz` means by it: an instant becomes a time of that zone, and so does a time without a zone if
+    /// it is `shared` with others. It is due by a clock in `clock`.
+    pub fn resolve(&self, tz: Tz, clock: Tz, shared: bool) -> Due {
         let meaning = match self {
             Self::Date(date) => Meaning::Date(*date),
-            Self::Wall(wall, None) => Meaning::Floating(*wall),
+            Self::Wall(wall, None) if shared => Meaning::Zoned(*wall, tz.into()),
+            Self::Wall(wall, None) | Self::Floating(wall) => Meaning::Floating(*wall),
             Self::Wall(wall, Some(zone)) => Meaning::Zoned(*wall, zone.clone()),
             Self::Instant(instant) => {
                 let (wall, tz) = zone::pin(*instant, tz);
                 Meaning::Zoned(wall, tz.into())
             }
         };
-        Due::new(meaning, tz)
+        Due::new(meaning, clock)
     }
 }
 
@@ -283,6 +287,10 @@ impl<'de> Deserialize<'de> for DueInput {
                             "With these fields the kind is `{kind}`, not `{said}`. `kind` may be left out."
                         ),
                     ))),
+                    Some(DueKind::Floating) => match due {
+                        DueInput::Wall(wall, None) => Ok(DueInput::Floating(wall)),
+                        due => Ok(due),
+                    },
                     _ => Ok(due),
                 }
             }
@@ -326,7 +334,7 @@ mod tests {
 
     fn due(input: serde_json::Value, tz: Tz) -> serde_json::Value {
         let input: DueInput = serde_json::from_value(input).unwrap();
-        serde_json::to_value(input.resolve(tz)).unwrap()
+        serde_json::to_value(input.resolve(tz, tz, false)).unwrap()
     }
 
     #[test]

@@ -133,7 +133,41 @@ pub(super) async fn record_moved(tx: &mut Tx, viewer: Viewer, before: &BTreeMap<
     events::record_all(tx, events).await
 }
 
+/// Writes down that whoever did these tasks, or had them, does not any more.
+///
+/// # Errors
+/// If the database is away.
+pub(crate) async fn record_released(
+    tx: &mut Tx,
+    viewer: Viewer,
+    ids: &[TaskId],
+    fields: &[&str],
+) -> Result<()> {
+    let changes = Changes::from_iter(fields.iter().map(|field| ((*field).to_owned(), Value::Null)));
+    let tasks = TaskData::load_all(tx, ids).await?;
+    let events = tasks
+        .iter()
+        .map(|task| Ok(task.event(EventType::TaskUpdated)?.by(viewer).changing(changes.clone())))
+        .collect::<Result<_>>()?;
+    events::record_all(tx, events).await
+}
+
 impl Task {
+    /// Writes down that it was changed since `before`: as what is most telling, and that it was assigned.
+    pub(super) async fn record_changed(&self, tx: &mut Tx, viewer: Viewer, before: &Self) -> Result<()> {
+        let kind = self.change_type(before);
+        let assigned = self.assignee_id.is_some() && self.assignee_id != before.assignee_id;
+        let kinds = match (kind, assigned) {
+            (EventType::TaskUpdated, true) => vec![EventType::TaskAssigned],
+            (kind, true) => vec![kind, EventType::TaskAssigned],
+            (kind, false) => vec![kind],
+        };
+        for kind in kinds {
+            self.record(tx, viewer, kind, Some(before)).await?;
+        }
+        Ok(())
+    }
+
     /// Writes down that something happened to this task, with what changed since `before`.
     pub(super) async fn record(
         &self,
@@ -160,7 +194,7 @@ impl Task {
     }
 
     /// What to call a change from `before`: finishing and reopening have types of their own.
-    pub(super) fn change_type(&self, before: &Self) -> EventType {
+    fn change_type(&self, before: &Self) -> EventType {
         match (before.status, self.status) {
             (before, TaskStatus::Done) if before != TaskStatus::Done => EventType::TaskCompleted,
             (before, after) if !before.is_open() && after.is_open() => EventType::TaskReopened,

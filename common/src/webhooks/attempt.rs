@@ -21,10 +21,9 @@ use super::{signature::Secret, target::Owner};
 use crate::{
     db::{Db, RunQueryDsl as _, sql},
     error::{Error, Result},
-    events,
+    events::{self, audience_sql},
     ids::{DeliveryId, EndpointId, EventId, UserId},
     secrets::SecretKeys,
-    tasks::visible_to_sql,
 };
 
 /// So many failures in a row open the circuit of an endpoint.
@@ -150,10 +149,11 @@ pub async fn load(db: &Db, id: DeliveryId) -> Result<Standing> {
                       WHEN e.state = 'auto_disabled' THEN 'endpoint_disabled'
                       WHEN e.state = 'gone' THEN 'endpoint_gone'
                       WHEN NOT u.is_active THEN 'owner_disabled'
-                      WHEN d.task_id IS NOT NULL AND NOT EXISTS (SELECT FROM tasks t WHERE t.id = d.task_id AND ",
-            visible_to_sql!("t", "e.owner_id"),
-            ") THEN 'no_access' END AS unwanted
-             FROM webhook_deliveries d JOIN webhook_endpoints e ON e.id = d.endpoint_id JOIN users u ON u.id = e.owner_id
+                      WHEN ev.id IS NOT NULL AND NOT coalesce(e.owner_id = ANY ",
+            audience_sql!("ev"),
+            ", false) THEN 'no_access' END AS unwanted
+             FROM webhook_deliveries d LEFT JOIN events ev ON ev.id = d.event_id
+             JOIN webhook_endpoints e ON e.id = d.endpoint_id JOIN users u ON u.id = e.owner_id
              WHERE d.id = {id} AND d.finished_at IS NULL"
         ),
         id: Uuid = id,

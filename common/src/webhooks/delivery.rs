@@ -17,12 +17,11 @@ use crate::{
     access::{Expected, Viewer},
     db::{RunQueryDsl as _, Tx, pg_enum, sql, sql_expression},
     error::{Code, Error, FieldError, Result},
-    events::{self, Event},
+    events::{self, Event, audience_sql},
     ids::{DeliveryId, EndpointId, EventId, TaskId},
     page::{Cursors, Page},
     schema::webhook_deliveries as deliveries,
     secrets::Key,
-    tasks::visible_to_sql,
     telemetry::Origin,
 };
 
@@ -240,7 +239,7 @@ impl DeliveryDetail {
     ) -> Result<Self> {
         let url = Endpoint::find(conn, viewer, endpoint).await?.url;
         let delivery = Delivery::find(conn, viewer, endpoint, id).await?;
-        let visible = is_visible(conn, viewer, delivery.task_id).await?;
+        let visible = is_visible(conn, viewer, delivery.event_id).await?;
         let event = if visible { Event::load(conn, delivery.event_id).await? } else { None };
         let answer: Option<String> = if visible {
             deliveries::table
@@ -268,22 +267,21 @@ impl DeliveryDetail {
     }
 }
 
-/// Whether the viewer may see the task that a delivery is about.
-async fn is_visible(conn: &mut AsyncPgConnection, viewer: Viewer, task: Option<TaskId>) -> Result<bool> {
+/// Whether the viewer may learn of an event now; of one that was pruned nobody may.
+async fn is_visible(conn: &mut AsyncPgConnection, viewer: Viewer, event: EventId) -> Result<bool> {
     #[derive(QueryableByName)]
     struct Row {
         #[diesel(sql_type = Bool)]
         visible: bool,
     }
 
-    let Some(task) = task else { return Ok(true) };
     let row: Row = sql!(
         concat!(
-            "SELECT EXISTS (SELECT FROM tasks t WHERE t.id = {task} AND ",
-            visible_to_sql!("t", "{viewer}"),
+            "SELECT EXISTS (SELECT FROM events ev WHERE ev.id = {event} AND {viewer} = ANY ",
+            audience_sql!("ev"),
             ") AS visible"
         ),
-        task: Uuid = task,
+        event: Uuid = event,
         viewer: Uuid = viewer.user_id,
     )
     .get_result(conn)
@@ -294,7 +292,7 @@ async fn is_visible(conn: &mut AsyncPgConnection, viewer: Viewer, task: Option<T
 /// Delivers once more, under the same `webhook-id`: a delivery of its own.
 ///
 /// # Errors
-/// [`Error::NotFound`] if the viewer has no such delivery, or does not see its task any more; [`Error::Conflict`] if the
+/// [`Error::NotFound`] if the viewer has no such delivery, or may not learn of the event any more; [`Error::Conflict`] if the
 /// delivery has not come to its end, or the endpoint is disabled.
 pub async fn redeliver(
     tx: &mut Tx,
@@ -304,8 +302,8 @@ pub async fn redeliver(
 ) -> Result<Delivery> {
     Endpoint::lock(tx, viewer, endpoint, &Expected::Any).await?.refuse_inactive()?;
     let old = Delivery::find(tx.conn(), viewer, endpoint, id).await?;
-    if !is_visible(tx.conn(), viewer, old.task_id).await? {
-        return Err(Error::NotFound("task"));
+    if !is_visible(tx.conn(), viewer, old.event_id).await? {
+        return Err(Error::NotFound("event"));
     }
     if old.finished_at.is_none() {
         return Err(Error::conflict(Code::DeliveryUnderWay, Code::DeliveryUnderWay.help()));
@@ -329,7 +327,7 @@ async fn made(tx: &mut Tx, viewer: Viewer, new: NewDelivery) -> Result<Delivery>
 }
 
 /// Delivers once more what came to its end in a state within a range, the oldest first and at most [`MAX_RANGE`]: of
-/// each event the newest delivery only, and only if the viewer still sees the task.
+/// each event the newest delivery only, and only if the viewer may still learn of it.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Malformed`] if the range is empty or the state is not an end, [`Error::Conflict`] if the
@@ -364,10 +362,9 @@ pub async fn redeliver_range(
                  AND d.created_at >= {from} AND d.created_at < coalesce({to}, 'infinity')
                  AND NOT EXISTS (SELECT FROM webhook_deliveries n WHERE n.endpoint_id = d.endpoint_id
                      AND n.event_id = d.event_id AND n.redelivery_of IS NOT NULL AND n.id > d.id)
-                 AND EXISTS (SELECT FROM events ev WHERE ev.id = d.event_id)
-                 AND (d.task_id IS NULL OR EXISTS (SELECT FROM tasks t WHERE t.id = d.task_id AND ",
-            visible_to_sql!("t", "{viewer}"),
-            ")) ORDER BY d.id LIMIT {limit}"
+                 AND EXISTS (SELECT FROM events ev WHERE ev.id = d.event_id AND {viewer} = ANY ",
+            audience_sql!("ev"),
+            ") ORDER BY d.id LIMIT {limit}"
         ),
         endpoint: Uuid = endpoint,
         viewer: Uuid = viewer.user_id,

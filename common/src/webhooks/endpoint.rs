@@ -1,6 +1,7 @@
 use chrono::{DateTime, Duration, Utc};
 use diesel::{
-    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, dsl::auto_type, sql_types::Uuid,
+    ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _,
+    sql_types::{Nullable, Uuid},
 };
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
@@ -9,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    access::{Expected, Viewer},
-    db::{RunQueryDsl as _, Tx, pg_enum, sql},
+    access::{Expected, Viewer, project_role},
+    db::{Condition, RunQueryDsl as _, Tx, pg_enum, sql, sql_condition},
     error::{Code, Coded, Error, Result, one_line},
     events::EventType,
-    ids::{EndpointId, ProjectId, UserId},
-    schema::{projects, webhook_endpoints as endpoints},
+    ids::{EndpointId, ProjectId},
+    schema::webhook_endpoints as endpoints,
     secrets::SecretKeys,
     tasks::nullable,
     users::User,
@@ -187,10 +188,15 @@ async fn target(tx: &mut Tx, viewer: Viewer, reach: &Reach, url: &str) -> Result
         .map_err(|error| Error::invalid("/url", Code::ForbiddenTarget, error.to_string()))
 }
 
-/// What belongs to the viewer. One predicate for every statement of the query builder on endpoints.
-#[auto_type]
-fn owned_by(viewer: UserId) -> _ {
-    endpoints::owner_id.eq(viewer)
+/// What belongs to the viewer, in the project that their token is for. One predicate for every statement of the query
+/// builder on endpoints.
+fn owned_by(viewer: Viewer) -> Condition<'static, impl Sized + 'static> {
+    sql_condition!(
+        "(webhook_endpoints.owner_id = {viewer}
+          AND ({project}::uuid IS NULL OR webhook_endpoints.project_id = {project}))",
+        viewer: Uuid = viewer.user_id,
+        project: Nullable<Uuid> = viewer.project,
+    )
 }
 
 fn missing() -> Error {
@@ -215,15 +221,16 @@ impl Endpoint {
         new: &NewEndpoint,
     ) -> Result<(Self, SecretString)> {
         let url = target(tx, viewer, reach, &new.url).await?;
-        if let Some(project) = new.project_id {
-            check_project(tx, viewer, project).await?;
-        }
+        check_project(tx, viewer, new.project_id).await?;
         // Of two that come at once the second waits, and then counts the first.
         sql!("SELECT FROM users WHERE id = {id} FOR NO KEY UPDATE", id: Uuid = viewer.user_id)
             .execute(tx.conn())
             .await?;
-        let count: i64 =
-            endpoints::table.filter(owned_by(viewer.user_id)).count().get_result(tx.conn()).await?;
+        let count: i64 = endpoints::table
+            .filter(endpoints::owner_id.eq(viewer.user_id))
+            .count()
+            .get_result(tx.conn())
+            .await?;
         if count >= MAX_PER_OWNER {
             let detail = format!("You have {MAX_PER_OWNER} webhooks, which is as many as one may have.");
             return Err(Error::invalid("", Code::TooMany, detail));
@@ -251,7 +258,7 @@ impl Endpoint {
     /// # Errors
     /// If the database is away.
     pub async fn list(conn: &mut AsyncPgConnection, viewer: Viewer) -> Result<Vec<Listed>> {
-        Ok(Listed::query().filter(owned_by(viewer.user_id)).order(endpoints::id).load(conn).await?)
+        Ok(Listed::query().filter(owned_by(viewer)).order(endpoints::id).load(conn).await?)
     }
 
     /// One endpoint.
@@ -259,7 +266,7 @@ impl Endpoint {
     /// # Errors
     /// [`Error::NotFound`] if the viewer has none with this id.
     pub async fn find(conn: &mut AsyncPgConnection, viewer: Viewer, id: EndpointId) -> Result<Self> {
-        let found = Self::query().filter(endpoints::id.eq(id)).filter(owned_by(viewer.user_id));
+        let found = Self::query().filter(endpoints::id.eq(id)).filter(owned_by(viewer));
         found.first(conn).await.optional()?.ok_or_else(missing)
     }
 
@@ -270,7 +277,7 @@ impl Endpoint {
         id: EndpointId,
         expected: &Expected,
     ) -> Result<Self> {
-        let found = Self::query().filter(endpoints::id.eq(id)).filter(owned_by(viewer.user_id));
+        let found = Self::query().filter(endpoints::id.eq(id)).filter(owned_by(viewer));
         let endpoint: Self =
             found.for_no_key_update().first(tx.conn()).await.optional()?.ok_or_else(missing)?;
         if expected.allows(endpoint.version) {
@@ -308,7 +315,7 @@ impl Endpoint {
             Some(url) => Some(target(tx, viewer, reach, url).await?),
             None => None,
         };
-        if let Some(Some(project)) = patch.project_id {
+        if let Some(project) = patch.project_id {
             check_project(tx, viewer, project).await?;
         }
         let state = patch.state.map(|state| match state {
@@ -386,15 +393,17 @@ fn names(events: &[EventType]) -> Vec<&'static str> {
     events.iter().map(|event| event.as_str()).collect()
 }
 
-/// Refuses a project that the viewer does not see.
-async fn check_project(tx: &mut Tx, viewer: Viewer, project: ProjectId) -> Result<()> {
-    let visible =
-        projects::table.filter(projects::id.eq(project)).filter(projects::owner_id.eq(viewer.user_id));
-    let count: i64 = visible.count().get_result(tx.conn()).await?;
-    if count == 0 {
-        return Err(Error::invalid("/project_id", Code::InvalidValue, "You have no such project."));
+/// Refuses a project that the viewer does not see, and all of them if their token is for one.
+async fn check_project(tx: &mut Tx, viewer: Viewer, project: Option<ProjectId>) -> Result<()> {
+    let refuse = |code, detail: &str| Err(Error::invalid("/project_id", code, detail));
+    match project {
+        None if viewer.project.is_some() => refuse(Code::Required, "Your token is for one project: name it."),
+        None => Ok(()),
+        Some(project) => match project_role(tx.conn(), viewer, project).await? {
+            Some(_) => Ok(()),
+            None => refuse(Code::InvalidValue, "You see no such project."),
+        },
     }
-    Ok(())
 }
 
 /// A secret as it is stored: good for this endpoint alone.

@@ -6,10 +6,10 @@ use diesel::{
 use crate::{
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
+    events::audience_sql,
     ids::{DeliveryId, EndpointId, EventId, JobId, TaskId},
     jobs::SendWebhook,
     ledger::{self, NewJob},
-    tasks::visible_to_sql,
     telemetry::Origin,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct NewDelivery {
 }
 
 /// Makes a delivery of an event, and its job, for each endpoint that subscribes to it, whose project it is in, and whose
-/// owner may see the task now: up to [`BATCH`] that have none yet, and answers how many. Running it again, also twice at
+/// owner may learn of it now: up to [`BATCH`] that have none yet, and answers how many. Running it again, also twice at
 /// once, makes no second one.
 ///
 /// # Errors
@@ -43,8 +43,8 @@ pub async fn fan_out(tx: &mut Tx, event: EventId) -> Result<usize> {
     let wanted: Vec<NewDelivery> = sql!(
         concat!(
             "SELECT e.id AS endpoint_id, ev.id AS event_id, ev.event_type, ev.task_id, NULL::uuid AS redelivery_of
-             FROM events ev JOIN tasks t ON t.id = ev.task_id JOIN webhook_endpoints e ON ",
-            visible_to_sql!("t", "e.owner_id"),
+             FROM events ev JOIN webhook_endpoints e ON e.owner_id = ANY ",
+            audience_sql!("ev"),
             " JOIN users u ON u.id = e.owner_id AND u.is_active
              WHERE ev.id = {event} AND e.state IN ('active', 'paused') AND ev.event_type = ANY (e.events)
                  AND (e.project_id IS NULL OR e.project_id = ev.project_id)

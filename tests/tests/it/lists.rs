@@ -25,6 +25,32 @@ async fn ann_with_tasks(app: &TestApp) -> Person {
 }
 
 #[tokio::test]
+async fn words_are_found_in_title_and_description() {
+    let app = TestApp::start().await;
+    let ann = app.user("ann").await;
+    for (title, description) in [
+        ("Buy paper for the printer", Value::Null),
+        ("Call Zoë", json!("about the PRINTER's toner")),
+        ("Something else", Value::Null),
+    ] {
+        ann.create_task(json!({"title": title, "description": description})).await;
+    }
+    let found = async |q: &str| {
+        let q: String = q.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        titles(&ann, &format!("?q={q}")).await
+    };
+    assert_eq!(found("printer").await, ["Buy paper for the printer", "Call Zoë"]);
+    assert_eq!(found("printer -toner").await, ["Buy paper for the printer"]);
+    assert_eq!(found("\"the printer\" toner").await, ["Call Zoë"]);
+    assert_eq!(found("zoë").await, ["Call Zoë"]);
+    // Whatever people type is words and never an error.
+    for odd in ["'", "a & | ! ( :*", "\\", "\"unclosed", "-", "<->", "%"] {
+        assert_eq!(found(odd).await, [""; 0], "{odd}");
+    }
+    ann.get(&format!("/tasks?q={}", "x".repeat(201))).await.assert_problem(400, "malformed_parameter");
+}
+
+#[tokio::test]
 async fn the_default_order_is_overdue_due_priority() {
     let app = TestApp::start().await;
     let ann = ann_with_tasks(&app).await;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Run for ArchiveCompleted {
-    /// Puts away what was finished long ago. Each person can take it out again.
+    /// Puts away what was finished long ago; a project may say how long. Each person can take it out again.
     async fn run(self, context: &Context) -> Result<(), JobError> {
         let days = context.settings.archive_done_after_days;
         in_batches(&context.db, "archived", |tx| archive(tx, days)).await
@@ -34,9 +34,10 @@ async fn archive(mut tx: Tx, days: i32) -> Result<usize> {
     }
 
     let archived: Vec<Row> = sql!(
-        "WITH old AS MATERIALIZED (SELECT id FROM tasks
-             WHERE completed_at < {now} - make_interval(days => {days}) AND archived_at IS NULL AND deleted_at IS NULL
-             ORDER BY completed_at LIMIT {batch} FOR NO KEY UPDATE SKIP LOCKED),
+        "WITH old AS MATERIALIZED (SELECT t.id FROM tasks t LEFT JOIN projects p ON p.id = t.project_id
+             WHERE t.completed_at < {now} - make_interval(days => coalesce(p.archive_done_after_days, {days}))
+                 AND t.archived_at IS NULL AND t.deleted_at IS NULL
+             ORDER BY t.completed_at LIMIT {batch} FOR NO KEY UPDATE OF t SKIP LOCKED),
          open AS MATERIALIZED (SELECT id FROM reminder_fires WHERE task_id IN (SELECT id FROM old)
              AND state IN ('planned', 'deferred', 'queued') ORDER BY id FOR UPDATE),
          cancelled AS (UPDATE reminder_fires SET state = 'cancelled', reason = 'task_archived'

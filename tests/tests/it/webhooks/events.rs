@@ -82,7 +82,7 @@ async fn an_event_is_rolled_back_with_its_change() {
     let app = TestApp::start().await;
     let ann = app.user("ann").await;
     endpoint(&ann, &["task.created", "task.updated"]).await;
-    let viewer = Viewer { user_id: ann.id.parse().unwrap() };
+    let viewer = Viewer { user_id: ann.id.parse().unwrap(), project: None };
     let new: NewTask = serde_json::from_value(json!({"title": "One"})).unwrap();
     let mut tx = app.db.begin().await.unwrap();
     let made = Task::create(&mut tx, viewer, &new).await.unwrap();
