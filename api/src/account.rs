@@ -1,29 +1,35 @@
-//! Links that are mailed to people: an address confirmed, a password set. A link is the authority; who follows it need
-//! not be logged in.
+//! Accounts: how they come to be, and the links that are mailed to their owners, which confirm an address or set a
+//! password. A link is the authority; who follows it need not be logged in. What a logged-in owner does is in [`me`].
 
+mod me;
 pub(crate) mod pages;
 
 use std::time::Duration;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
 use common::{
-    credentials::{Login, Session},
-    error::Error,
+    credentials::{Login, Session, Sessions},
+    error::{Code, Error},
     ids::UserId,
     jobs::{Job as _, Letter, SendMail},
     metrics,
     one_time::{self, Link, OneTimeToken, TokenPurpose},
     secrets::Purpose,
-    users::{User, is_password},
+    users::{NewUser, User, is_password},
 };
 use garde::Validate;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    auth::{self, Address, Auth},
+    auth::{Address, Auth, hashed},
+    config::Registration,
     error::{Problem, Result},
     extract::Json,
     limits::Bucket,
@@ -37,14 +43,82 @@ const FORGOT_TAKES: Duration = Duration::from_millis(250);
 /// The routes of this resource.
 pub(crate) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .routes(routes!(register))
+        .merge(me::routes())
         .routes(routes!(verify_email))
         .routes(routes!(resend))
         .routes(routes!(forgot))
         .routes(routes!(reset))
 }
 
+/// What is answered where an address has to be confirmed first.
+#[derive(Debug, Serialize, ToSchema)]
+struct ConfirmationSent {
+    /// What happens next.
+    #[schema(example = "We have sent a mail to this address: follow the link in it.")]
+    detail: &'static str,
+}
+
+/// Register
+///
+/// 201 with the account, and 409 for a known address. Where addresses have to be confirmed it is 202 for known and
+/// unknown ones alike, and everything else is in the mail that goes there.
+#[utoipa::path(
+    post, path = "/auth/register", tag = "accounts", operation_id = "register", request_body = NewUser, security(()),
+    responses(
+        (status = 201, description = "The account", body = User),
+        (status = 202, description = "A mail is on its way to the address", body = ConfirmationSent),
+        Problem,
+    ),
+)]
+async fn register(
+    State(app): State<AppState>,
+    address: Address,
+    Json(new): Json<NewUser>,
+) -> Result<Response> {
+    app.limits.take_address(Bucket::Register, address.0).await?;
+    if app.settings.http.registration == Registration::Closed {
+        return Err(Error::Forbidden(Code::RegistrationClosed).into());
+    }
+    let hash = hashed(&app, new.password.clone()).await?;
+    if app.settings.accounts.require_email_verification {
+        return register_by_mail(&app, &new, &hash).await;
+    }
+    let mut tx = app.db.begin().await?;
+    let registered = User::register(&mut tx, &new, &hash).await;
+    let user = tx.finish(registered).await?;
+    metrics::auth_event("register", "ok");
+    Ok((StatusCode::CREATED, [(header::ETAG, user.etag())], axum::Json(user)).into_response())
+}
+
+/// The same answer for an address that has an account and for one that has none: a mail tells them apart.
+async fn register_by_mail(app: &AppState, new: &NewUser, hash: &str) -> Result<Response> {
+    let mut tx = app.db.begin().await?;
+    let registered = async {
+        let id = User::register(&mut tx, new, hash).await?.id;
+        mail_link(&mut tx, id, TokenPurpose::VerifyEmail, |token_id| Letter::VerifyEmail { token_id }).await
+    };
+    let registered = registered.await;
+    match tx.finish(registered).await {
+        Ok(()) => metrics::auth_event("register", "ok"),
+        Err(Error::Conflict { code: Code::EmailTaken, .. }) => {
+            metrics::auth_event("register", "known");
+            let known = Login::find(&mut *app.db.conn().await?, &new.email).await?;
+            if let Some(known) = known.filter(|known| known.is_active) {
+                let mut tx = app.db.begin().await?;
+                let letter = |token_id| Letter::AlreadyRegistered { token_id };
+                let told = mail_link(&mut tx, known.user_id, TokenPurpose::ResetPassword, letter).await;
+                tx.finish(told).await?;
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let detail = "We have sent a mail to this address: follow the link in it.";
+    Ok((StatusCode::ACCEPTED, axum::Json(ConfirmationSent { detail })).into_response())
+}
+
 /// The token of a link that was mailed.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Token {
     /// What stands behind `token=` in the link.
@@ -55,7 +129,8 @@ struct Token {
 
 /// Confirm an address
 ///
-/// With the token of the mailed link, which is good for 24 hours and once.
+/// With the token of the mailed link, which is good for 24 hours and once: that of a new account, or the one that an
+/// account is to have instead.
 #[utoipa::path(
     post, path = "/auth/verify-email", tag = "accounts", operation_id = "verify_email", request_body = Token, security(()),
     responses((status = 204, description = "Confirmed"), Problem),
@@ -70,14 +145,21 @@ async fn verify_email(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Confirms the address that a token was mailed to.
+/// Confirms the address that a token was mailed to, and gives it to the account if it has another.
 async fn confirm(app: &AppState, token: &str) -> Result<()> {
-    let link = read(app, token, &[TokenPurpose::VerifyEmail])?;
+    const PURPOSES: [TokenPurpose; 2] = [TokenPurpose::VerifyEmail, TokenPurpose::ChangeEmail];
+
+    let link = read(app, token, &PURPOSES)?;
     let mut tx = app.db.begin().await?;
     let confirmed = async {
         let redeemed = link.redeem(&mut tx).await?;
-        User::verify_email(&mut tx, redeemed.user_id).await?;
-        one_time::end(&mut tx, redeemed.user_id, &[TokenPurpose::VerifyEmail]).await
+        match redeemed.purpose {
+            TokenPurpose::ChangeEmail => {
+                User::change_email(&mut tx, redeemed.user_id, &redeemed.email).await?;
+            }
+            _ => User::verify_email(&mut tx, redeemed.user_id).await?,
+        }
+        one_time::end(&mut tx, redeemed.user_id, &[redeemed.purpose]).await
     };
     let confirmed = confirmed.await;
     tx.finish(confirmed).await?;
@@ -173,7 +255,7 @@ struct NewPassword {
     #[garde(length(bytes, max = 200))]
     #[schema(example = "tto_…")]
     token: String,
-    /// 12 characters or more; at most 1,024 bytes.
+    /// 12 characters or more, at most 1,024 bytes, and none of those that are tried first.
     #[garde(custom(is_password))]
     #[schema(min_length = 12, max_length = 1024, example = "correct horse battery", format = Password)]
     password: String,
@@ -201,14 +283,15 @@ async fn set_password(app: &AppState, token: &str, password: String) -> Result<(
     const PURPOSES: [TokenPurpose; 2] = [TokenPurpose::ResetPassword, TokenPurpose::SetPassword];
 
     let link = read(app, token, &PURPOSES)?;
-    let hash = auth::hashed(app, password).await?;
+    let hash = hashed(app, password).await?;
     let mut tx = app.db.begin().await?;
     let set = async {
         let user = link.redeem(&mut tx).await?.user_id;
         User::set_password(&mut tx, user, &hash).await?;
         User::verify_email(&mut tx, user).await?;
         one_time::end(&mut tx, user, &PURPOSES).await?;
-        Session::end(&mut tx, user, None).await
+        one_time::end(&mut tx, user, &[TokenPurpose::ChangeEmail]).await?;
+        Session::end(&mut tx, user, Sessions::All).await
     };
     let set: Result<_, Error> = set.await;
     let ended = tx.finish(set).await?;

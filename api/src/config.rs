@@ -74,6 +74,16 @@ pub struct Http {
     /// Proxies whose X-Forwarded-For is believed: addresses or networks, separated by commas
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "CIDRS", value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Requests of one person in any minute, and six times as many of one address; 0 switches both limits off
+    #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 100, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub rate_limit_per_minute: u32,
+    /// From where /api/v1/admin may be used, beside the role: addresses or networks, separated by commas; everywhere if
+    /// none is named
+    #[arg(long, env = "ADMIN_ALLOW_CIDRS", value_name = "CIDRS", value_delimiter = ',', value_parser = network)]
+    pub admin_allow_cidrs: Vec<ipnet::IpNet>,
+    /// Web pages whose scripts may use the API (CORS): origins such as https://app.example.com, separated by commas
+    #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    pub cors_origins: Vec<http::HeaderValue>,
     /// For how many seconds a stopping process is not ready and still accepts, so that a balancer can turn away
     #[arg(long, env = "SHUTDOWN_DELAY", default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=60))]
     pub shutdown_delay: u16,
@@ -92,6 +102,17 @@ fn network(text: &str) -> Result<ipnet::IpNet, String> {
     text.parse()
         .or_else(|_| text.parse::<IpAddr>().map(ipnet::IpNet::from))
         .map_err(|_| "not an address or a network such as 10.0.0.0/8".to_owned())
+}
+
+/// An origin as browsers write it (RFC 6454 §6.2): scheme, host and a port that is not the scheme's own.
+fn origin(text: &str) -> Result<http::HeaderValue, String> {
+    let is_one = |url: &url::Url| {
+        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
+    };
+    let value = text.parse::<url::Url>().ok().filter(is_one).and_then(|_| text.parse().ok());
+    value.ok_or_else(|| {
+        "not an origin such as https://app.example.com: no path, no slash at the end, lower case".to_owned()
+    })
 }
 
 /// Brings the database schema up to date, as the role that owns it.

@@ -99,7 +99,7 @@ fn retry_after(mut response: Response, seconds: u64) -> Response {
 }
 
 /// Whole seconds, at least one, after which the pause is certainly over.
-fn seconds(pause: Duration) -> u64 {
+pub(crate) fn seconds(pause: Duration) -> u64 {
     (pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)
 }
 

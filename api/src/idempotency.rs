@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a request that is sent again, because its answer was lost, has its effect once and gets the same
-//! answer. The answer is stored in the transaction of the effect, so there is never one without the other; a refusal
-//! has no effect, and is not stored. Every POST of an authenticated person takes an [`Idempotency`]; without the header
-//! it costs nothing.
+//! answer. The answer is stored in the transaction of the effect, so there is never one without the other. A refusal has
+//! no effect, and is stored after it was undone; what is our fault (5xx) or only too early (429) is not, and can be tried
+//! again. Every POST of an authenticated person takes an [`Idempotency`]; without the header it costs nothing.
 
 use axum::{
     body::{Body, Bytes, to_bytes},
@@ -37,7 +37,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 pub(crate) const MAX_BODY: usize = 1 << 20;
 
 /// The key of a request, if it has one, and what it is a key for.
-#[derive(Debug, IntoParams)]
+#[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct Idempotency {
     /// A value of the client's choice, new for each new request: a retry with the same value gets the same answer.
@@ -46,8 +46,8 @@ pub(crate) struct Idempotency {
 }
 
 /// A key, within which it is unique, and the hash of the body it came with.
-#[derive(Debug)]
 struct Scoped {
+    db: Db,
     principal: UserId,
     method: String,
     path: String,
@@ -104,7 +104,8 @@ impl FromRequestParts<AppState> for Idempotency {
         let path =
             parts.extensions.get::<axum::extract::OriginalUri>().map_or(parts.uri.path(), |uri| uri.path());
         let (method, path) = (parts.method.to_string(), path.to_owned());
-        Ok(Self { key: Some(Scoped { principal: auth.viewer.user_id, method, path, key, body }) })
+        let (db, principal) = (state.db.clone(), auth.viewer.user_id);
+        Ok(Self { key: Some(Scoped { db, principal, method, path, key, body }) })
     }
 }
 
@@ -114,19 +115,9 @@ impl Idempotency {
     /// # Errors
     /// 422 if the key came with another body, 409 if the first request is still being handled.
     pub(crate) async fn begin(&self, db: &Db) -> Result<Begin> {
-        #[derive(QueryableByName)]
-        struct Locked {
-            #[diesel(sql_type = Bool)]
-            locked: bool,
-        }
-
         let mut tx = db.begin().await?;
         let Some(scoped) = &self.key else { return Ok(Begin::Fresh(Box::new(tx))) };
-        let locked: Locked =
-            sql!("SELECT pg_try_advisory_xact_lock({lock}) AS locked", lock: BigInt = scoped.lock())
-                .get_result(tx.conn())
-                .await?;
-        if !locked.locked {
+        if !scoped.lock(&mut tx).await? {
             tx.commit().await?;
             return Err(Error::conflict(
                 Code::IdempotencyInProgress,
@@ -153,17 +144,28 @@ impl Idempotency {
         }
     }
 
-    /// Stores the answer with the effect and commits both; if there is none, rolls back.
+    /// Stores the answer with the effect and commits both; if it is a refusal, undoes the effect and stores that.
     pub(crate) async fn finish(&self, mut tx: Box<Tx>, answer: Result<Response, Error>) -> Result<Response> {
         let stored = match (&self.key, answer) {
             (Some(scoped), Ok(answer)) => scoped.store(&mut tx, answer).await,
             (_, answer) => answer,
         };
-        Ok(tx.finish(stored).await?)
+        self.settled(tx.finish(stored).await).await
     }
-}
 
-impl Idempotency {
+    /// What is answered after the transaction has ended.
+    async fn settled(&self, answer: Result<Response, Error>) -> Result<Response> {
+        match (answer, &self.key) {
+            (Err(error), Some(scoped)) => {
+                let refusal = ApiError::from(error).into_response();
+                let is_final =
+                    refusal.status().is_client_error() && refusal.status() != StatusCode::TOO_MANY_REQUESTS;
+                if is_final { Ok(scoped.store_refusal(refusal).await?) } else { Ok(refusal) }
+            }
+            (answer, _) => Ok(answer?),
+        }
+    }
+
     /// As [`Idempotency::finish`], for an answer that shows a secret: of the two it sends the first, and stores the second,
     /// which is without it.
     pub(crate) async fn finish_secret(
@@ -175,7 +177,7 @@ impl Idempotency {
             (Some(scoped), Ok((shown, kept))) => scoped.store(&mut tx, kept).await.map(|_| shown),
             (_, answer) => answer.map(|(shown, _)| shown),
         };
-        Ok(tx.finish(stored).await?)
+        self.settled(tx.finish(stored).await).await
     }
 }
 
@@ -197,7 +199,8 @@ impl Scoped {
              ON CONFLICT (principal, method, path, key) DO UPDATE SET
                  body_sha256 = excluded.body_sha256, status = excluded.status,
                  response_headers = excluded.response_headers, response_body = excluded.response_body,
-                 created_at = excluded.created_at, expires_at = excluded.expires_at",
+                 created_at = excluded.created_at, expires_at = excluded.expires_at
+             WHERE idempotency_keys.expires_at <= excluded.created_at",
             principal: Uuid = self.principal,
             method: Text = &self.method,
             path: Text = &self.path,
@@ -213,9 +216,26 @@ impl Scoped {
         Ok(Response::from_parts(parts, Body::from(body)))
     }
 
-    /// The advisory lock of this key: 64 bits of a hash, so that two keys share one only by a chance of 1 in 10^19,
-    /// and then one of them waits.
-    fn lock(&self) -> i64 {
+    /// Stores a refusal, in a transaction of its own, and answers it. If the same request came again meanwhile, its answer
+    /// stands.
+    async fn store_refusal(&self, refusal: Response) -> Result<Response, Error> {
+        let mut tx = self.db.begin().await?;
+        let stored = async {
+            if self.lock(&mut tx).await? { self.store(&mut tx, refusal).await } else { Ok(refusal) }
+        };
+        let stored = stored.await;
+        tx.finish(stored).await
+    }
+
+    /// Takes the advisory lock of this key until the end of the transaction, unless another has it: 64 bits of a hash, so
+    /// that two keys share one only by a chance of 1 in 10^19, and then one of them waits.
+    async fn lock(&self, tx: &mut Tx) -> Result<bool, Error> {
+        #[derive(QueryableByName)]
+        struct Locked {
+            #[diesel(sql_type = Bool)]
+            locked: bool,
+        }
+
         let mut hash = Sha256::new();
         for part in [self.principal.to_string().as_str(), &self.method, &self.path, &self.key] {
             hash.update(part.as_bytes());
@@ -223,7 +243,11 @@ impl Scoped {
         }
         let mut first = [0; 8];
         first.copy_from_slice(&hash.finalize()[..8]);
-        i64::from_be_bytes(first)
+        let lock = i64::from_be_bytes(first);
+        let row: Locked = sql!("SELECT pg_try_advisory_xact_lock({lock}) AS locked", lock: BigInt = lock)
+            .get_result(tx.conn())
+            .await?;
+        Ok(row.locked)
     }
 }
 

@@ -6,32 +6,44 @@
 //! |---|---|---|
 //! | `tt:limit:{bucket}:{hash}` zset | the calls of the last window, by Redis time (µs) | a window |
 
+mod local;
+
 use std::{
-    collections::{HashMap, VecDeque},
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use common::{
     error::{Error, Result},
+    ids::UserId,
     metrics,
     redis::Redis,
     secrets::Key,
 };
 use redis::Script;
 
+use crate::error::seconds;
+use local::Local;
+
 const WINDOW: Duration = Duration::from_secs(60);
-/// Callers that the local limiter remembers at most; then it forgets those whose window is over.
-const REMEMBERED: usize = 10_000;
+/// An address may stand for several people, so it has more than one of them (design §5).
+const PEOPLE_PER_ADDRESS: usize = 6;
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Bucket {
+    /// Every request from one address.
+    Address,
+    /// Every request of one person, by whichever of their tokens.
+    User,
     /// Attempts to log in to one account.
     LoginAccount,
     /// Attempts to log in from one address.
     LoginAddress,
+    /// Attempts to name one's present password.
+    Password,
     /// Registrations from one address.
     Register,
     /// Refreshes from one address.
@@ -43,30 +55,13 @@ pub(crate) enum Bucket {
 }
 
 impl Bucket {
-    /// Calls in any window at most.
-    fn limit(self) -> usize {
-        match self {
-            Self::LoginAccount => 5,
-            Self::LoginAddress => 20,
-            Self::Register => 20,
-            Self::Refresh => 60,
-            Self::Link => 10,
-            Self::Digest => 5,
-        }
-    }
-
-    /// How long a call counts.
-    fn window(self) -> Duration {
-        match self {
-            Self::Digest => Duration::from_secs(3600),
-            _ => WINDOW,
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
+            Self::Address => "address",
+            Self::User => "default",
             Self::LoginAccount => "login_account",
             Self::LoginAddress => "login_address",
+            Self::Password => "password",
             Self::Register => "register",
             Self::Refresh => "refresh",
             Self::Link => "link",
@@ -75,37 +70,86 @@ impl Bucket {
     }
 }
 
+/// How many calls a window may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Quota {
+    limit: usize,
+    window: Duration,
+}
+
+/// How somebody stands after a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Standing {
+    /// After how long the next call is let through, if this one was not.
+    wait: Option<Duration>,
+    /// How many more there may be now.
+    remaining: usize,
+    /// After how long there may be one more than that.
+    reset: Duration,
+}
+
+/// How a caller stands, for the headers of an answer (draft-ietf-httpapi-ratelimit-headers, and the older `X-RateLimit-…`,
+/// which most clients still read).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    bucket: Bucket,
+    quota: Quota,
+    standing: Standing,
+}
+
 /// The limiters of this process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Limits {
     redis: Redis,
     key: Key,
+    per_minute: usize,
     local: Arc<Mutex<Local>>,
 }
 
 /// A bucket, and a hash of who calls.
 type Caller = (Bucket, [u8; 16]);
 
-/// The calls that this process let through in the last window, by Redis's leave or without it.
-#[derive(Default)]
-struct Local(HashMap<Caller, VecDeque<Instant>>);
-
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("limits/take.lua")));
 
 impl Limits {
-    /// Who calls is kept as a hash under `key`.
-    pub(crate) fn new(redis: Redis, key: Key) -> Self {
-        Self { redis, key, local: Arc::default() }
+    /// Who calls is kept as a hash under `key`. A person may call `per_minute` times in a minute; with 0, requests as
+    /// such are not limited, and the buckets of what can be guessed or flooded still are.
+    pub(crate) fn new(redis: Redis, key: Key, per_minute: u32) -> Self {
+        Self { redis, key, per_minute: per_minute as usize, local: Arc::default() }
     }
 
-    /// Counts a call from an address. One customer of a provider has a whole /64 of IPv6 (RFC 6177), so that counts
-    /// as one.
+    fn quota(&self, bucket: Bucket) -> Quota {
+        let per_minute = |limit| Quota { limit, window: WINDOW };
+        match bucket {
+            Bucket::Address => per_minute(self.per_minute * PEOPLE_PER_ADDRESS),
+            Bucket::User => per_minute(self.per_minute),
+            Bucket::LoginAccount | Bucket::Password => per_minute(5),
+            Bucket::LoginAddress | Bucket::Register => per_minute(20),
+            Bucket::Refresh => per_minute(60),
+            Bucket::Link => per_minute(10),
+            Bucket::Digest => Quota { limit: 5, window: Duration::from_secs(3600) },
+        }
+    }
+
+    /// Counts a request from an address; `None` if requests are not limited.
+    pub(crate) async fn count_address(&self, address: IpAddr) -> Option<Counted> {
+        if self.per_minute == 0 {
+            return None;
+        }
+        Some(self.count(Bucket::Address, &network(address)).await)
+    }
+
+    /// Counts a request of a person; `None` if requests are not limited.
+    pub(crate) async fn count_user(&self, user: UserId) -> Option<Counted> {
+        if self.per_minute == 0 {
+            return None;
+        }
+        Some(self.count(Bucket::User, &user.to_string()).await)
+    }
+
+    /// Counts a call from an address.
     pub(crate) async fn take_address(&self, bucket: Bucket, address: IpAddr) -> Result<()> {
-        let who = match address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).to_string(),
-        };
-        self.take(bucket, &who).await
+        self.take(bucket, &network(address)).await
     }
 
     /// Counts a call by `who`, or refuses it.
@@ -113,44 +157,57 @@ impl Limits {
     /// # Errors
     /// [`Error::TooManyRequests`] with the time after which the next call is allowed.
     pub(crate) async fn take(&self, bucket: Bucket, who: &str) -> Result<()> {
+        self.count(bucket, who).await.allowed()
+    }
+
+    async fn count(&self, bucket: Bucket, who: &str) -> Counted {
+        let quota = self.quota(bucket);
+        let standing = self.decide(bucket, quota, who).await;
+        if standing.wait.is_some() {
+            metrics::rate_limited(bucket.name());
+        }
+        Counted { bucket, quota, standing }
+    }
+
+    async fn decide(&self, bucket: Bucket, quota: Quota, who: &str) -> Standing {
         let mut hash = [0; 16];
         hash.copy_from_slice(&self.key.sign(who.as_bytes())[..16]);
         let (caller, now) = ((bucket, hash), Instant::now());
-        let taken = self.local().take(caller, now);
-        let wait = match taken {
-            Some(wait) => Some(wait),
-            None => match self.take_shared(bucket, &hash).await {
-                Ok(None) => None,
-                Ok(Some(wait)) => {
+        let here = self.local().take(caller, quota, now);
+        if here.wait.is_some() {
+            return here;
+        }
+        match self.take_shared(bucket, quota, &hash).await {
+            Ok(shared) => {
+                if shared.wait.is_some() {
                     self.local().give_back(caller, now);
-                    Some(wait)
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "the limiter decides without Redis");
-                    metrics::rate_limiter_fell_back();
-                    None
-                }
-            },
-        };
-        match wait {
-            None => Ok(()),
-            Some(retry_after) => {
-                metrics::rate_limited(bucket.name());
-                Err(Error::TooManyRequests { retry_after })
+                shared
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the limiter decides without Redis");
+                metrics::rate_limiter_fell_back();
+                here
             }
         }
     }
 
-    async fn take_shared(&self, bucket: Bucket, who: &[u8; 16]) -> redis::RedisResult<Option<Duration>> {
+    async fn take_shared(
+        &self,
+        bucket: Bucket,
+        quota: Quota,
+        who: &[u8; 16],
+    ) -> redis::RedisResult<Standing> {
         let mut connection = self.redis.request();
         let key = self.redis.key(format_args!("limit:{}:{:032x}", bucket.name(), u128::from_be_bytes(*who)));
-        let wait: u64 = TAKE
-            .key(key)
-            .arg(bucket.limit())
-            .arg(bucket.window().as_secs() * 1_000_000)
-            .invoke_async(&mut connection)
-            .await?;
-        Ok((wait > 0).then(|| Duration::from_micros(wait)))
+        let window = u64::try_from(quota.window.as_micros()).unwrap_or(u64::MAX);
+        let (wait, remaining, reset): (u64, usize, u64) =
+            TAKE.key(key).arg(quota.limit).arg(window).invoke_async(&mut connection).await?;
+        Ok(Standing {
+            wait: (wait > 0).then(|| Duration::from_micros(wait)),
+            remaining,
+            reset: Duration::from_micros(reset),
+        })
     }
 
     fn local(&self) -> MutexGuard<'_, Local> {
@@ -158,80 +215,45 @@ impl Limits {
     }
 }
 
-impl Local {
-    /// Counts a call, or answers after how long one will be.
-    fn take(&mut self, caller: Caller, now: Instant) -> Option<Duration> {
-        if self.0.len() > REMEMBERED {
-            self.0.retain(|caller, calls| {
-                calls.back().is_some_and(|last| now.duration_since(*last) < caller.0.window())
-            });
+/// What counts as one address: one customer of a provider has a whole /64 of IPv6 (RFC 6177).
+fn network(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).to_string(),
+    }
+}
+
+impl Counted {
+    /// Whether the call may go on.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`] with the time after which the next call is allowed.
+    pub(crate) fn allowed(&self) -> Result<()> {
+        match self.standing.wait {
+            None => Ok(()),
+            Some(retry_after) => Err(Error::TooManyRequests { retry_after }),
         }
-        let window = caller.0.window();
-        let calls = self.0.entry(caller).or_default();
-        while calls.front().is_some_and(|first| now.duration_since(*first) >= window) {
-            calls.pop_front();
-        }
-        if calls.len() < caller.0.limit() {
-            calls.push_back(now);
-            return None;
-        }
-        calls.front().map(|first| window.saturating_sub(now.duration_since(*first)))
     }
 
-    /// The call that was counted at `now` did not happen: Redis refused it.
-    fn give_back(&mut self, caller: Caller, now: Instant) {
-        let Some(calls) = self.0.get_mut(&caller) else { return };
-        if let Some(position) = calls.iter().rposition(|call| *call == now) {
-            calls.remove(position);
-        }
-        if calls.is_empty() {
-            self.0.remove(&caller);
+    /// Says in an answer how the caller stands.
+    pub(crate) fn say(&self, headers: &mut HeaderMap) {
+        let Self { bucket, quota: Quota { limit, window }, standing: Standing { remaining, reset, .. } } =
+            self;
+        let (name, window, reset) = (bucket.name(), window.as_secs(), seconds(*reset));
+        let texts = [
+            ("ratelimit-policy", format!("\"{name}\";q={limit};w={window}")),
+            ("ratelimit", format!("\"{name}\";r={remaining};t={reset}")),
+            ("x-ratelimit-limit", limit.to_string()),
+            ("x-ratelimit-remaining", remaining.to_string()),
+            ("x-ratelimit-reset", reset.to_string()),
+        ];
+        for (name, text) in texts {
+            if let Ok(value) = HeaderValue::from_str(&text) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use common::{
-        secrets::{Purpose, SecretKeys},
-        testing::setting,
-    };
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_limit_holds_when_redis_goes_away_and_comes_back() {
-        let keys: SecretKeys = "a:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap();
-        let key = keys.derive(Purpose::IpHash).remove(0);
-        let prefix = format!("test:{}", uuid::Uuid::now_v7());
-        let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).unwrap();
-        let up = Limits::new(redis, key);
-        let down = Limits { redis: Redis::new("redis://127.0.0.1:1", &prefix).unwrap(), ..up.clone() };
-        for limits in [&up, &up, &down, &down, &up] {
-            limits.take(Bucket::LoginAccount, "ann").await.unwrap();
-        }
-        for limits in [&down, &up] {
-            assert!(matches!(
-                limits.take(Bucket::LoginAccount, "ann").await,
-                Err(Error::TooManyRequests { retry_after }) if retry_after <= WINDOW && !retry_after.is_zero()
-            ));
-            limits.take(Bucket::LoginAccount, "bob").await.unwrap();
-        }
-    }
-
-    #[test]
-    fn a_call_that_was_given_back_is_not_counted() {
-        let (mut local, caller, now) = (Local::default(), (Bucket::LoginAccount, [0; 16]), Instant::now());
-        let limit = Bucket::LoginAccount.limit();
-        for _ in 0..=limit {
-            assert_eq!(local.take(caller, now), None);
-            local.give_back(caller, now);
-        }
-        assert!(local.0.is_empty(), "nobody is remembered for what was refused");
-        for _ in 0..limit {
-            assert_eq!(local.take(caller, now), None);
-        }
-        assert_eq!(local.take(caller, now), Some(WINDOW));
-        assert_eq!(local.take(caller, now + WINDOW), None, "the window has moved on");
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ use common::{
     metrics,
     telemetry::Origin,
 };
+use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
 
 use crate::error::{ApiError, Problem};
@@ -97,17 +98,61 @@ pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     Problem::new(Code::Internal, Code::Internal.help(), Vec::new()).into_response()
 }
 
-/// Headers for every answer: nothing is sniffed, no path leaks to other sites, and what is not said to be otherwise
-/// is asked for again.
+/// The page at `/docs` is Swagger UI, which runs its own scripts and styles itself as it goes.
+const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; \
+                           frame-ancestors 'none'";
+
+/// Headers for every answer: nothing is sniffed, framed or run that was not meant to be, no path leaks to other sites, and
+/// what is not said to be otherwise is asked for again. `Strict-Transport-Security` is up to what terminates TLS.
 pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
+    let is_docs = request.uri().path().starts_with("/docs");
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        let policy = if is_docs { DOCS_POLICY } else { "default-src 'none'; frame-ancestors 'none'" };
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    }
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     }
     response
+}
+
+/// Lets the scripts of these pages use the API (Fetch §3.2). Credentials are never a browser's own here, so none are
+/// allowed.
+pub(crate) fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    let named = |names: &[&'static str]| -> Vec<HeaderName> {
+        names.iter().map(|name| HeaderName::from_static(name)).collect()
+    };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(named(&[
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "if-match",
+            "if-none-match",
+            "traceparent",
+            "x-request-id",
+        ]))
+        .expose_headers(named(&[
+            "etag",
+            "idempotency-replayed",
+            "link",
+            "location",
+            "ratelimit",
+            "ratelimit-policy",
+            "retry-after",
+            "x-ratelimit-limit",
+            "x-ratelimit-remaining",
+            "x-ratelimit-reset",
+            "x-request-id",
+        ]))
+        .max_age(Duration::from_secs(3600))
 }
 
 #[cfg(test)]

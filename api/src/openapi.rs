@@ -29,24 +29,27 @@ use crate::error::Problem;
         (name = "reports", description = "Figures about one's own tasks"),
         (name = "webhooks", description = "Telling other programs what happened, and what came of that"),
         (name = "operations", description = "Queues, jobs and accounts, for administrators"),
+        (name = "meta", description = "What this installation is"),
     ),
     components(schemas(Problem)),
-    security(("bearer" = [])),
-    modifiers(&Bearer),
+    modifiers(&Credentials),
 )]
 pub(crate) struct Document;
 
-struct Bearer;
+struct Credentials;
 
-impl Modify for Bearer {
+impl Modify for Credentials {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .description(Some("The access token of `POST /api/v1/auth/login`."))
-            .build();
+        let bearer = || HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+        let session =
+            bearer().bearer_format("JWT").description(Some("The access token of `POST /api/v1/auth/login`."));
+        let api_token = bearer().bearer_format("ttp_…").description(Some(
+            "An API token of `POST /api/v1/me/tokens`, with the scope that the operation names. Operations that do \
+             not name one refuse it.",
+        ));
         let components = document.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
+        components.add_security_scheme("session", SecurityScheme::Http(session.build()));
+        components.add_security_scheme("api_token", SecurityScheme::Http(api_token.build()));
     }
 }
 

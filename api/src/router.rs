@@ -1,7 +1,11 @@
 //! All routes, and the layers around them. The order of the layers is the order in which a request meets them.
 
 use axum::{
-    Router, extract::DefaultBodyLimit, middleware::from_fn, response::IntoResponse as _, routing::get,
+    Router,
+    extract::DefaultBodyLimit,
+    middleware::{from_fn, from_fn_with_state},
+    response::IntoResponse as _,
+    routing::get,
 };
 use common::error::Code;
 use tower::ServiceBuilder;
@@ -17,24 +21,27 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    account, activity, admin, auth, comments,
+    account, activity, admin, admission, api_tokens,
+    auth::scopes::{self, BASE},
+    comments,
     error::Problem,
     idempotency::{self, MAX_BODY},
-    mail_pages, middleware, notifications,
+    mail_pages, meta, middleware, notifications,
     openapi::Document,
-    problems, projects, reminders, reports,
+    problems, projects, reminders, reports, sessions,
     state::AppState,
     tags, tasks, teams, webhooks,
 };
 
 /// The documented routes, and their document.
 pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    let (routes, mut document) = OpenApiRouter::with_openapi(Document::openapi())
         .nest(
-            "/api/v1",
+            BASE,
             OpenApiRouter::new()
-                .merge(auth::routes())
                 .merge(account::routes())
+                .merge(sessions::routes())
+                .merge(api_tokens::routes())
                 .merge(tasks::routes())
                 .merge(projects::routes())
                 .merge(teams::routes())
@@ -45,14 +52,18 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
                 .merge(reports::routes())
                 .merge(notifications::routes())
                 .merge(webhooks::routes())
-                .merge(admin::routes()),
+                .merge(admin::routes())
+                .merge(meta::routes()),
         )
-        .split_for_parts()
+        .split_for_parts();
+    scopes::document(&mut document);
+    (routes, document)
 }
 
 /// The API.
 pub fn router(app: AppState) -> Router {
     let (routes, document) = documented();
+    let origins = app.settings.http.cors_origins.clone();
     routes
         .route("/problems", get(problems::index))
         .route("/problems/{code}", get(problems::show))
@@ -66,12 +77,14 @@ pub fn router(app: AppState) -> Router {
             ServiceBuilder::new()
                 .layer(from_fn(middleware::observe))
                 .layer(from_fn(middleware::security_headers))
+                .option_layer((!origins.is_empty()).then(|| middleware::cors(origins)))
                 .layer(
                     CompressionLayer::new()
                         .compress_when(SizeAbove::new(1024).and(NotForContentType::IMAGES)),
                 )
                 .layer(from_fn(middleware::time_limit))
                 .layer(CatchPanicLayer::custom(middleware::panicked))
+                .layer(from_fn_with_state(app.clone(), admission::admit))
                 .layer(DefaultBodyLimit::max(MAX_BODY))
                 .layer(from_fn(idempotency::hash_body)),
         )

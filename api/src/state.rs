@@ -41,9 +41,9 @@ impl AppState {
         Ok(Self(Arc::new(Inner {
             db,
             secrets: secrets.clone(),
-            settings,
             tokens: Tokens::new(secrets.derive(Purpose::Jwt)),
-            limits: Limits::new(redis, first),
+            limits: Limits::new(redis, first, settings.http.rate_limit_per_minute),
+            settings,
             cursor_keys: secrets.derive(Purpose::Cursor),
             ip_keys,
             hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),

@@ -1,18 +1,25 @@
 //! Sessions: families of refresh tokens, of which only the newest is good (design §5). A token is stored hashed. How
 //! it looks to a client, and access tokens, which are not stored at all, are in `api`.
 
+mod open;
+
 use chrono::{DateTime, Duration, Utc};
-use diesel::{ExpressionMethods as _, NullableExpressionMethods as _, OptionalExtension as _, QueryDsl as _};
+use diesel::{
+    ExpressionMethods as _, OptionalExtension as _, PgExpressionMethods as _, QueryDsl as _, QueryableByName,
+    sql_types::{Nullable, Uuid},
+};
 use diesel_async::AsyncPgConnection;
 
 use crate::{
     clock::Now,
-    db::{RunQueryDsl as _, Tx, sql_condition},
+    db::{RunQueryDsl as _, Tx, sql, sql_condition},
     error::{Code, Result},
     ids::{SessionId, UserId},
     schema::{refresh_tokens, users},
     secrets::{random_token, token_hash},
+    users::User,
 };
+pub use open::OpenSession;
 
 /// How long an access token is good. A session that has ended is remembered as long.
 pub const ACCESS_TOKEN_LIFE: Duration = Duration::minutes(15);
@@ -24,7 +31,6 @@ pub const SESSION_LIFE: Duration = Duration::days(90);
 pub const REUSE_GRACE: Duration = Duration::seconds(10);
 
 /// What a client that proved who they are gets.
-#[derive(Debug)]
 pub struct Session {
     /// Which session.
     pub id: SessionId,
@@ -43,8 +49,18 @@ pub struct Client {
     pub ip_hash: Option<Vec<u8>>,
 }
 
+/// Which of a person's sessions are meant.
+#[derive(Debug, Clone, Copy)]
+pub enum Sessions {
+    /// This one.
+    One(SessionId),
+    /// Those that are not this one.
+    Others(SessionId),
+    /// All.
+    All,
+}
+
 /// What an address can log in with.
-#[derive(Debug)]
 pub struct Login {
     /// Whose it is.
     pub user_id: UserId,
@@ -60,18 +76,45 @@ impl Login {
     /// # Errors
     /// If the database is away.
     pub async fn find(conn: &mut AsyncPgConnection, email: &str) -> Result<Option<Self>> {
-        let row: Option<(UserId, Option<String>, bool)> = users::table
-            .filter(users::email.eq(email))
-            .select((users::id, users::password_hash, users::is_active))
-            .first(conn)
+        let row = users::table.filter(users::email.eq(email));
+        let row = row.select((users::id, users::password_hash, users::is_active)).first(conn).await;
+        Ok(row.optional()?.map(Self::of))
+    }
+
+    /// What this person can log in with.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn of_user(conn: &mut AsyncPgConnection, id: UserId) -> Result<Option<Self>> {
+        let row = users::table.find(id);
+        let row = row.select((users::id, users::password_hash, users::is_active)).first(conn).await;
+        Ok(row.optional()?.map(Self::of))
+    }
+
+    fn of((user_id, password_hash, is_active): (UserId, Option<String>, bool)) -> Self {
+        Self { user_id, password_hash, is_active }
+    }
+
+    /// Whether it is still so, and stays so until the end of the transaction. Checking a password takes a while: one
+    /// that was replaced meanwhile, or an account that was switched off, must not be opened by what was true before.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn still_holds(&self, tx: &mut Tx) -> Result<bool> {
+        let same = users::table
+            .find(self.user_id)
+            .filter(users::is_active)
+            .filter(users::password_hash.is_not_distinct_from(&self.password_hash))
+            .select(users::id)
+            .for_no_key_update()
+            .first::<UserId>(tx.conn())
             .await
             .optional()?;
-        Ok(row.map(|(user_id, password_hash, is_active)| Self { user_id, password_hash, is_active }))
+        Ok(same.is_some())
     }
 }
 
 /// What came of a refresh.
-#[derive(Debug)]
 pub enum Refresh {
     /// The session goes on with another token.
     Rotated(Session),
@@ -85,13 +128,18 @@ pub enum Refresh {
 }
 
 impl Session {
-    /// Begins a session.
+    /// Begins a session for who has shown the password of `login`. A deletion that they had asked for is taken back.
+    /// `None` if [`Login::still_holds`] says no.
     ///
     /// # Errors
     /// If the database is away.
-    pub async fn begin(tx: &mut Tx, user_id: UserId, client: &Client) -> Result<Self> {
+    pub async fn begin(tx: &mut Tx, login: &Login, client: &Client) -> Result<Option<Self>> {
+        if !login.still_holds(tx).await? {
+            return Ok(None);
+        }
+        User::keep(tx, login.user_id).await?;
         let now: DateTime<Utc> = diesel::select(tx.clock().now()).get_result(tx.conn()).await?;
-        Self::issue(tx, SessionId::new(), user_id, now, now + SESSION_LIFE, client).await
+        Self::issue(tx, SessionId::new(), login.user_id, now, now + SESSION_LIFE, client).await.map(Some)
     }
 
     async fn issue(
@@ -182,41 +230,41 @@ impl Session {
                 diesel::update(this).set(refresh_tokens::reused_at.eq(row.now)).execute(tx.conn()).await?
             }
             Some(_) => {
-                Self::end(tx, row.user_id, Some(row.family)).await?;
+                Self::end(tx, row.user_id, Sessions::One(row.family)).await?;
                 return Ok(Refresh::Refused { code: Code::RefreshTokenReused, ended: Some(row.family) });
             }
         };
         Ok(Refresh::Rotated(Self::issue(tx, row.family, row.user_id, row.now, row.ends, client).await?))
     }
 
-    /// Ends a person's session, or all of them. Answers which ended now.
+    /// Ends sessions of a person. Answers which ended now.
     ///
     /// # Errors
     /// If the database is away.
-    pub async fn end(tx: &mut Tx, user_id: UserId, session: Option<SessionId>) -> Result<Vec<SessionId>> {
+    pub async fn end(tx: &mut Tx, user_id: UserId, which: Sessions) -> Result<Vec<SessionId>> {
+        #[derive(QueryableByName)]
+        struct Ended {
+            #[diesel(sql_type = Uuid)]
+            family_id: SessionId,
+        }
+
         lock(tx, user_id).await?;
-        let now = tx.clock().now();
-        let tokens = refresh_tokens::table
-            .filter(refresh_tokens::user_id.eq(user_id))
-            .filter(refresh_tokens::revoked_at.is_null());
-        let revoked = refresh_tokens::revoked_at.eq(now.nullable());
-        let ended = match session {
-            Some(id) => {
-                diesel::update(tokens.filter(refresh_tokens::family_id.eq(id)))
-                    .set(revoked)
-                    .returning(refresh_tokens::family_id)
-                    .get_results(tx.conn())
-                    .await?
-            }
-            None => {
-                diesel::update(tokens)
-                    .set(revoked)
-                    .returning(refresh_tokens::family_id)
-                    .get_results(tx.conn())
-                    .await?
-            }
+        let (one, but) = match which {
+            Sessions::One(id) => (Some(id), None),
+            Sessions::Others(id) => (None, Some(id)),
+            Sessions::All => (None, None),
         };
-        Ok(ended)
+        let ended: Vec<Ended> = sql!(
+            "UPDATE refresh_tokens SET revoked_at = {now} WHERE user_id = {user} AND revoked_at IS NULL
+             AND family_id = coalesce({one}, family_id) AND family_id IS DISTINCT FROM {but} RETURNING family_id",
+            now = tx.clock().now(),
+            user: Uuid = user_id,
+            one: Nullable<Uuid> = one,
+            but: Nullable<Uuid> = but,
+        )
+        .load(tx.conn())
+        .await?;
+        Ok(ended.into_iter().map(|row| row.family_id).collect())
     }
 
     /// The sessions that ended so recently that an access token of theirs may still be good.

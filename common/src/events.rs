@@ -152,14 +152,16 @@ impl NewEvent {
 
     /// What the audit trail says of it; nothing of what the record of a reminder or a summary says already.
     fn act(&self) -> Option<Act> {
-        if matches!(self.kind, EventType::ReminderFired) {
+        if matches!(self.kind, EventType::ReminderFired | EventType::DigestSent) {
             return None;
         }
         let (entity_type, _) = self.kind.as_str().split_once('.')?;
         let entity_id = self.data.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
         let details = match &self.changes {
             Some(changes) => Some(Value::Object(changes.clone())),
-            None => self.data.get("title").map(|title| serde_json::json!({"title": title})),
+            None => ["title", "name"]
+                .into_iter()
+                .find_map(|name| Some(serde_json::json!({name: self.data.get(name)?}))),
         };
         let (actor, task) = (self.actor, self.task);
         Some(Act { actor, event_type: self.kind.as_str(), entity_type, entity_id, task, details })

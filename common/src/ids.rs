@@ -79,6 +79,10 @@ id!(
     SessionId
 );
 id!(
+    /// An API token.
+    ApiTokenId
+);
+id!(
     /// A project.
     ProjectId
 );

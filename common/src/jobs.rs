@@ -183,6 +183,18 @@ pub enum Letter {
         /// The link.
         token_id: OneTimeTokenId,
     },
+    /// The link that gives the account another address; it goes to that one.
+    ChangeEmail {
+        /// The link.
+        token_id: OneTimeTokenId,
+    },
+    /// Somebody asked for another address; to the one before it.
+    EmailChangeRequested {
+        /// The link.
+        token_id: OneTimeTokenId,
+    },
+    /// Somebody asked for the deletion of the account.
+    DeletionRequested {},
     /// A webhook endpoint was switched off after days without a success.
     WebhookDisabled {
         /// The endpoint.

@@ -22,6 +22,7 @@ pub mod access;
 
 // Nouns: the row, its rules, its queries.
 pub mod allowance;
+pub mod api_tokens;
 pub mod audit;
 pub mod comments;
 pub mod credentials;

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Duration, Utc};
 use diesel::{
     ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryableByName,
-    sql_types::{BigInt, Double, Text, Timestamptz, Uuid},
+    sql_types::{BigInt, Double, Nullable, Text, Timestamptz, Uuid},
 };
 use diesel_async::AsyncPgConnection;
 
@@ -89,6 +89,25 @@ impl OneTimeToken {
     /// # Errors
     /// [`Error::NotFound`] if there is no such account, or it is switched off.
     pub async fn create(tx: &mut Tx, user: UserId, purpose: TokenPurpose) -> Result<Option<OneTimeTokenId>> {
+        Self::make(tx, user, purpose, None).await
+    }
+
+    /// Makes a link that gives a person the address `email`. It goes there, and is good only while the account has the
+    /// address that it has now; those that were made before are not good any more. `None` if [`PER_HOUR`] were made
+    /// within the last hour.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such account, or it is switched off.
+    pub async fn for_address(tx: &mut Tx, user: UserId, email: &str) -> Result<Option<OneTimeTokenId>> {
+        Self::make(tx, user, TokenPurpose::ChangeEmail, Some(email)).await
+    }
+
+    async fn make(
+        tx: &mut Tx,
+        user: UserId,
+        purpose: TokenPurpose,
+        email: Option<&str>,
+    ) -> Result<Option<OneTimeTokenId>> {
         #[derive(QueryableByName)]
         struct Row {
             #[diesel(sql_type = BigInt)]
@@ -112,13 +131,18 @@ impl OneTimeToken {
         if row.recent >= PER_HOUR {
             return Ok(None);
         }
+        if email.is_some() {
+            end(tx, user, &[purpose]).await?;
+        }
         let id = OneTimeTokenId::new();
         sql!(
-            "INSERT INTO one_time_tokens (id, user_id, purpose, email, expires_at, created_at)
-             SELECT {id}, u.id, {purpose}, u.email, {now} + make_interval(secs => {life}), {now} FROM users u WHERE u.id = {user}",
+            "INSERT INTO one_time_tokens (id, user_id, purpose, email, previous_email, expires_at, created_at)
+             SELECT {id}, u.id, {purpose}, coalesce({email}, u.email), CASE WHEN {email} IS NOT NULL THEN u.email END,
+                 {now} + make_interval(secs => {life}), {now} FROM users u WHERE u.id = {user}",
             id: Uuid = id,
             user: Uuid = user,
             purpose: crate::schema::sql_types::TokenPurpose = purpose,
+            email: Nullable<Text> = email,
             life: Double = purpose.life().as_seconds_f64(),
             now = now,
         )
@@ -127,7 +151,8 @@ impl OneTimeToken {
         Ok(Some(id))
     }
 
-    /// A link that is still worth mailing: not used, not expired, and for the account's present address.
+    /// A link that is still worth mailing: not used, not expired, and the account has the address that it had when
+    /// the link was made.
     ///
     /// # Errors
     /// If the database is away.
@@ -135,13 +160,32 @@ impl OneTimeToken {
         let rows = sql!(
             "SELECT t.id, t.user_id, t.purpose, t.email::text AS email, t.expires_at
              FROM one_time_tokens t JOIN users u ON u.id = t.user_id
-             WHERE t.id = {id} AND t.used_at IS NULL AND t.expires_at > {now} AND u.is_active AND u.email = t.email",
+             WHERE t.id = {id} AND t.used_at IS NULL AND t.expires_at > {now} AND u.is_active
+             AND u.email = coalesce(t.previous_email, t.email)",
             id: Uuid = id,
             now = now,
         )
         .load(conn)
         .await?;
         Ok(rows.into_iter().next())
+    }
+
+    /// A change of address, for the notice that goes to the address before it; also when it has happened already, or will
+    /// not any more: `(from, to)`.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn addresses(
+        conn: &mut AsyncPgConnection,
+        id: OneTimeTokenId,
+    ) -> Result<Option<(String, String)>> {
+        let row: Option<(Option<String>, String)> = one_time_tokens::table
+            .find(id)
+            .select((one_time_tokens::previous_email, one_time_tokens::email))
+            .first(conn)
+            .await
+            .optional()?;
+        Ok(row.and_then(|(from, to)| Some((from?, to))))
     }
 
     /// The token for the link, URL-safe. The first key signs.
@@ -167,12 +211,14 @@ pub struct Link {
 }
 
 /// What a link that was used up opens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Redeemed {
     /// Whose it was.
     pub user_id: UserId,
     /// What for.
     pub purpose: TokenPurpose,
+    /// Where it was mailed.
+    pub email: String,
 }
 
 /// One answer for everything that may be wrong with a link, so that nobody learns from it which tokens exist.
@@ -213,6 +259,8 @@ impl Link {
             user_id: UserId,
             #[diesel(sql_type = crate::schema::sql_types::TokenPurpose)]
             purpose: TokenPurpose,
+            #[diesel(sql_type = Text)]
+            email: String,
         }
 
         let owner: Option<UserId> = one_time_tokens::table
@@ -226,14 +274,15 @@ impl Link {
         let rows: Vec<Row> = sql!(
             "UPDATE one_time_tokens t SET used_at = {now} FROM users u
              WHERE t.id = {id} AND t.used_at IS NULL AND t.expires_at > {now}
-             AND u.id = t.user_id AND u.is_active AND u.email = t.email RETURNING t.user_id, t.purpose",
+             AND u.id = t.user_id AND u.is_active AND u.email = coalesce(t.previous_email, t.email)
+             RETURNING t.user_id, t.purpose, t.email::text AS email",
             id: Uuid = self.id,
             now = tx.clock().now(),
         )
         .load(tx.conn())
         .await?;
         let row = rows.into_iter().next().ok_or_else(invalid)?;
-        Ok(Redeemed { user_id: row.user_id, purpose: row.purpose })
+        Ok(Redeemed { user_id: row.user_id, purpose: row.purpose, email: row.email })
     }
 }
 

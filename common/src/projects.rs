@@ -2,6 +2,7 @@
 //! [`access`](crate::access).
 
 mod delete;
+mod estate;
 mod members;
 mod release;
 
@@ -18,6 +19,7 @@ use utoipa::{IntoParams, ToSchema};
 
 pub(crate) use self::release::{lock_of_team, release};
 pub use self::{
+    estate::hand_over_all,
     delete::Disposal,
     members::{Member, Membership},
 };

@@ -133,6 +133,23 @@ diesel::table! {
         version -> Integer,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
+        deletion_requested_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    api_tokens (id) {
+        id -> Uuid,
+        user_id -> Uuid,
+        name -> Text,
+        prefix -> Text,
+        token_hash -> Bytea,
+        scopes -> Array<Text>,
+        project_id -> Nullable<Uuid>,
+        expires_at -> Nullable<Timestamptz>,
+        last_used_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
+        created_at -> Timestamptz,
     }
 }
 
@@ -211,7 +228,7 @@ diesel::table! {
         project_id -> Nullable<Uuid>,
         owner_id -> Uuid,
         assignee_id -> Nullable<Uuid>,
-        created_by -> Uuid,
+        created_by -> Nullable<Uuid>,
         title -> Text,
         description -> Nullable<Text>,
         status -> TaskStatus,
@@ -491,6 +508,7 @@ diesel::table! {
         expires_at -> Timestamptz,
         used_at -> Nullable<Timestamptz>,
         created_at -> Timestamptz,
+        previous_email -> Nullable<Citext>,
     }
 }
 

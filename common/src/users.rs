@@ -1,15 +1,19 @@
 //! People and their accounts.
 
 mod admin;
+mod deletion;
+mod password;
 
 pub use admin::{Account, AccountFilter, AccountPatch, HasPassword, InitialAdmin, address_problem};
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
+pub use deletion::{DELETION_GRACE, due_for_deletion};
 use diesel::{
     ExpressionMethods as _, HasQuery, NullableExpressionMethods as _, OptionalExtension as _, QueryDsl as _,
 };
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
+pub use password::is_password;
 use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
@@ -59,6 +63,8 @@ pub struct User {
     pub day_start: NaiveTime,
     /// What they may do beside their own work.
     pub role: UserRole,
+    /// When they asked for the deletion of the account, which happens seven days later unless they log in.
+    pub deletion_requested_at: Option<DateTime<Utc>>,
     /// Rises with every change; the `ETag` is made of it.
     pub version: i32,
     /// When the account was made.
@@ -70,14 +76,14 @@ pub(crate) fn hours_and_minutes<S: Serializer>(time: &NaiveTime, serializer: S) 
 }
 
 /// What a person says when they register.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewUser {
     /// Where their mail goes.
     #[garde(custom(is_address))]
     #[schema(example = "ann@example.com")]
     pub email: String,
-    /// 12 characters or more; at most 1,024 bytes.
+    /// 12 characters or more, at most 1,024 bytes, and none of those that are tried first.
     #[garde(custom(is_password))]
     #[schema(min_length = 12, max_length = 1024, example = "correct horse battery", format = Password)]
     pub password: String,
@@ -110,22 +116,6 @@ pub fn is_address(text: &String, (): &()) -> garde::Result {
             .split('.')
             .all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
     if good { Ok(()) } else { refuse() }
-}
-
-/// A rule for garde: a password has 12 characters or more, and at most 1,024 bytes.
-///
-/// # Errors
-/// What is wrong with it.
-#[expect(clippy::ptr_arg, reason = "garde hands on what the field holds")]
-pub fn is_password(text: &String, (): &()) -> garde::Result {
-    if text.chars().count() >= 12 && text.len() <= 1024 {
-        Ok(())
-    } else {
-        Err(garde::Error::new(Coded(
-            Code::InvalidLength,
-            "A password has 12 characters or more, and at most 1,024 bytes.",
-        )))
-    }
 }
 
 /// What a person may change about themselves (RFC 7396).
@@ -203,6 +193,27 @@ impl User {
             ))
             .execute(tx.conn())
             .await?;
+        Ok(())
+    }
+
+    /// Gives the account another address, which its owner has shown to be theirs.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if somebody else has it by now.
+    pub async fn change_email(tx: &mut Tx, id: UserId, email: &str) -> Result<()> {
+        let now = tx.clock().now();
+        diesel::update(users::table.find(id))
+            .set((
+                users::email.eq(email),
+                users::email_verified_at.eq(now.nullable()),
+                users::version.eq(users::version + 1),
+                users::updated_at.eq(now),
+            ))
+            .execute(tx.conn())
+            .await
+            .on_constraint("users_email_key", || {
+                Error::conflict(Code::EmailTaken, "Another account has this address.")
+            })?;
         Ok(())
     }
 
@@ -306,9 +317,16 @@ pub struct Addressee {
     pub email_verified: bool,
     /// Where their clock hangs.
     pub time_zone: Zone,
+    /// When they asked for the deletion of the account.
+    pub deletion_requested_at: Option<DateTime<Utc>>,
 }
 
 impl Addressee {
+    /// When the account will be deleted, if that was asked for.
+    pub fn deletes_at(&self) -> Option<DateTime<Utc>> {
+        self.deletion_requested_at.map(|at| at + DELETION_GRACE)
+    }
+
     /// Where letters to this person go; `None` if the account is gone or switched off.
     ///
     /// # Errors

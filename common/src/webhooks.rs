@@ -20,3 +20,4 @@ pub use self::{
     },
     fan_out::{BATCH, fan_out},
 };
+pub(crate) use endpoint::check_project;

@@ -21,7 +21,7 @@ CREATE TABLE tasks (
     project_id    uuid REFERENCES projects ON DELETE SET NULL,
     owner_id      uuid NOT NULL REFERENCES users ON DELETE CASCADE,
     assignee_id   uuid REFERENCES users ON DELETE SET NULL,
-    created_by    uuid NOT NULL REFERENCES users ON DELETE CASCADE,
+    created_by    uuid REFERENCES users ON DELETE SET NULL,
     title         text NOT NULL CHECK (length(title) BETWEEN 1 AND 500),
     description   text CHECK (octet_length(description) <= 65536),
     status        task_status NOT NULL DEFAULT 'todo',

@@ -70,33 +70,46 @@ impl TestApp {
 
     /// Everything, where addresses have to be confirmed.
     pub async fn start_verifying() -> Self {
-        Self::start_with(START, true).await
+        Self::start_with(START, true, |_| ()).await
+    }
+
+    /// Everything, with settings of HTTP that `change` makes. Without, requests are not limited.
+    pub async fn start_http(change: impl FnOnce(&mut Http)) -> Self {
+        Self::start_with(START, false, change).await
     }
 
     /// Everything, with the clock at `instant`.
     pub async fn start_at(instant: &str) -> Self {
-        Self::start_with(instant, false).await
+        Self::start_with(instant, false, |_| ()).await
     }
 
-    async fn start_with(instant: &str, require_email_verification: bool) -> Self {
+    async fn start_with(
+        instant: &str,
+        require_email_verification: bool,
+        change: impl FnOnce(&mut Http),
+    ) -> Self {
         let (db, due) = TestDatabase::create().await.open(Clock::fixed(at(instant)));
         let prefix = format!("test-{:x}", rand::random::<u64>());
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).expect("TEST_REDIS_URL is a URL");
         let sink = MailSink::start(Options::default()).await.expect("a mail sink");
 
         let keys: SecretKeys = "test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().expect("keys");
-        let settings = Settings {
+        let mut settings = Settings {
             http: Http {
                 bind: SocketAddr::from(([127, 0, 0, 1], 0)),
                 registration: Registration::Open,
                 trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
                 shutdown_delay: 0,
+                rate_limit_per_minute: 0,
+                admin_allow_cidrs: Vec::new(),
+                cors_origins: Vec::new(),
             },
             public: PublicAddress { public_url: "http://localhost:8000".parse().expect("a URL") },
             webhooks: Webhooks { webhook_allow_cidrs: Vec::new(), webhook_ports: Vec::new() },
             archiving: Archiving { archive_done_after_days: 30 },
             accounts: Accounts { require_email_verification },
         };
+        change(&mut settings.http);
         let app = AppState::new(db.clone(), redis.clone(), &keys, settings).expect("state");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -326,6 +339,11 @@ impl Client {
     /// `POST /api/v1{path}` without a body.
     pub async fn act(&self, path: &str) -> Answer {
         self.send(Method::POST, path, &[], None).await
+    }
+
+    /// `PUT /api/v1{path}`.
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PUT, path, &[], Some(body)).await
     }
 
     /// `PATCH /api/v1{path}`.

@@ -1,5 +1,7 @@
 //! `/account/…`: where the links of account mails lead. Opening one changes nothing, for programs open links as well;
-//! only its button does. The token is the authority, so no other site can make a form that means anything.
+//! only its button does. There is no CSRF token because there is nothing to forge with: the service sets no cookies and
+//! knows no other credentials that a browser would add by itself, and the authority is the token of the link, in the
+//! form's own body, which no other site knows.
 
 use axum::{
     Form, Router,
@@ -60,8 +62,9 @@ const PASSWORD: &str = "<label>Your new password, 12 characters or more<input ty
 
 async fn reset(State(app): State<AppState>, address: Address, Form(new): Form<NewPassword>) -> Response {
     if new.validate().is_err() {
-        let body = "<p>A password has 12 characters or more, and at most 1,024 bytes. Go back and choose another.</p>";
-        return page(StatusCode::UNPROCESSABLE_ENTITY, "This password is too short or too long", body);
+        let body = "<p>A password has 12 characters or more, at most 1,024 bytes, and is not one of those that are easy \
+                    to guess. Go back and choose another.</p>";
+        return page(StatusCode::UNPROCESSABLE_ENTITY, "This password will not do", body);
     }
     let set = async {
         app.limits.take_address(Bucket::Link, address.0).await?;

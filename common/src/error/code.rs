@@ -145,6 +145,16 @@ codes! {
         "It was deleted, or it is older than 15 minutes: others may have answered it. Write another one.";
     TagExists = "tag_exists", 409, "There is such a tag already",
         "Use that one, or merge this one into it with `POST /api/v1/tags/{id}/merge`.";
+    PasswordTooCommon = "password_too_common", 422, "This password is easy to guess",
+        "It is one of those that are tried first, or made of words, dates, rows of keys or repetitions that are. Choose several words that have nothing to do with each other.";
+    WrongPassword = "wrong_password", 403, "The password is wrong",
+        "This needs the account's present password. Who has forgotten it sets another by `POST /api/v1/auth/password/forgot`.";
+    SessionRequired = "session_required", 403, "API tokens cannot do this",
+        "Log in, and use the access token of the session: an API token may not change what guards the account.";
+    InsufficientScope = "insufficient_scope", 403, "The API token has no scope for this",
+        "The detail names the scope. Scopes are chosen when a token is made: make another with `POST /api/v1/me/tokens`.";
+    AddressNotAllowed = "address_not_allowed", 403, "Not from this address",
+        "The operator allows this from certain networks only (`ADMIN_ALLOW_CIDRS`).";
 }
 
 impl Code {

@@ -35,6 +35,23 @@ pub enum Letter<'a> {
         /// Until when it is good.
         expires_at: DateTime<Utc>,
     },
+    /// Confirm the address that the account is to have.
+    ChangeEmail {
+        /// Leads to the page with the button.
+        url: &'a str,
+        /// Until when it is good.
+        expires_at: DateTime<Utc>,
+    },
+    /// The account is to have another address; to the present one.
+    EmailChangeRequested {
+        /// The other address.
+        to: &'a str,
+    },
+    /// The account is to be deleted.
+    DeletionRequested {
+        /// When.
+        deletes_at: DateTime<Utc>,
+    },
     /// A webhook endpoint was switched off.
     WebhookDisabled {
         /// Where its deliveries went.
@@ -104,6 +121,37 @@ pub fn letter(letter: &Letter<'_>, tz: Tz, host: &str) -> Result<Mail, askama::E
             )],
             Some(("Set another password", *url)),
             vec![good_until(expires_at), ignore],
+        ),
+        Letter::ChangeEmail { url, expires_at } => (
+            "Confirm your new address".to_owned(),
+            vec![format!(
+                "Somebody wants this address for their account at {host}. If it was you, confirm that it is yours."
+            )],
+            Some(("Confirm the address", *url)),
+            vec![good_until(expires_at), ignore],
+        ),
+        Letter::EmailChangeRequested { to } => (
+            "Your address is to be changed".to_owned(),
+            vec![
+                format!("Somebody who knows your password asked that mails of your account at {host} go to"),
+                header_safe(to, 254),
+            ],
+            None,
+            vec![
+                "Nothing changes before the link that was mailed there is followed. If that was not you, set another \
+                 password now: that ends all other sessions, and the link is not good any more."
+                    .to_owned(),
+            ],
+        ),
+        Letter::DeletionRequested { deletes_at } => (
+            "Your account is to be deleted".to_owned(),
+            vec![format!(
+                "Somebody asked for the deletion of your account at {host}. It will be deleted, with everything in it, \
+                 on {}.",
+                words::instant(*deletes_at, tz)
+            )],
+            None,
+            vec!["To keep it, log in before then. If that was not you, set another password as well.".to_owned()],
         ),
         Letter::WebhookDisabled { endpoint, description } => {
             let mut facts = vec![

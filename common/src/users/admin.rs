@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{User, UserRole, is_address};
 use crate::{
     access::Expected,
-    credentials::Session,
+    credentials::{Session, Sessions},
     db::{RunQueryDsl as _, Tx, sql, sql_expression},
     error::{Code, Error, Result},
     ids::{SessionId, UserId},
@@ -53,6 +53,8 @@ pub struct Account {
     /// Whether they have set a password.
     #[diesel(select_expression = HasPassword, select_expression_type = HasPassword)]
     pub has_password: bool,
+    /// When they asked for its deletion, which happens seven days later unless they log in.
+    pub deletion_requested_at: Option<DateTime<Utc>>,
     /// Rises with every change; the `ETag` is made of it.
     pub version: i32,
     /// When the account was made.
@@ -147,16 +149,7 @@ impl Account {
         patch: &AccountPatch,
         by: &str,
     ) -> Result<(Self, Vec<SessionId>)> {
-        // All of them and in one order, before the person's own row: of two changes that would each leave the other
-        // as the last administrator, the second waits here and then sees what the first has done.
-        let admins: Vec<UserId> = users::table
-            .filter(users::role.eq(UserRole::Admin))
-            .filter(users::is_active)
-            .order(users::id)
-            .select(users::id)
-            .for_no_key_update()
-            .load(tx.conn())
-            .await?;
+        let admins = lock_admins(tx).await?;
         let before: Self = Self::query()
             .filter(users::id.eq(id))
             .for_no_key_update()
@@ -170,8 +163,7 @@ impl Account {
         let role = patch.role.unwrap_or(before.role);
         let is_active = patch.is_active.unwrap_or(before.is_active);
         if admins == [id] && !(role == UserRole::Admin && is_active) {
-            let detail = "They are the last active administrator. Make somebody else an administrator first.";
-            return Err(Error::conflict(Code::LastAdmin, detail));
+            return Err(last_admin());
         }
         if (role, is_active) == (before.role, before.is_active) {
             return Ok((before, Vec::new()));
@@ -180,12 +172,15 @@ impl Account {
             .set((
                 users::role.eq(role),
                 users::is_active.eq(is_active),
+                // Who is switched on again stays, also if their deletion had begun.
+                (is_active && !before.is_active)
+                    .then(|| users::deletion_requested_at.eq(None::<DateTime<Utc>>)),
                 users::version.eq(before.version + 1),
                 users::updated_at.eq(tx.clock().now()),
             ))
             .execute(tx.conn())
             .await?;
-        let ended = if is_active { Vec::new() } else { Session::end(tx, id, None).await? };
+        let ended = if is_active { Vec::new() } else { Session::end(tx, id, Sessions::All).await? };
         tracing::info!(user.id = %id, by, %role, is_active, "account changed by an administrator");
         Ok((Self::find(tx.conn(), id).await?, ended))
     }
@@ -194,6 +189,26 @@ impl Account {
     pub fn etag(&self) -> String {
         format!("\"u-{}\"", self.version)
     }
+}
+
+/// The administrators who stay: active, and not about to be deleted. All of them and in one order, before any other
+/// row: of two changes that would each leave the other as the last administrator, the second waits here and then sees
+/// what the first has done.
+pub(super) async fn lock_admins(tx: &mut Tx) -> Result<Vec<UserId>> {
+    Ok(users::table
+        .filter(users::role.eq(UserRole::Admin))
+        .filter(users::is_active)
+        .filter(users::deletion_requested_at.is_null())
+        .order(users::id)
+        .select(users::id)
+        .for_no_key_update()
+        .load(tx.conn())
+        .await?)
+}
+
+pub(super) fn last_admin() -> Error {
+    let detail = "This is the last active administrator. Make somebody else an administrator first.";
+    Error::conflict(Code::LastAdmin, detail)
 }
 
 /// Why an address cannot be that of an account; `None` if it can.

@@ -394,7 +394,7 @@ fn names(events: &[EventType]) -> Vec<&'static str> {
 }
 
 /// Refuses a project that the viewer does not see, and all of them if their token is for one.
-async fn check_project(tx: &mut Tx, viewer: Viewer, project: Option<ProjectId>) -> Result<()> {
+pub(crate) async fn check_project(tx: &mut Tx, viewer: Viewer, project: Option<ProjectId>) -> Result<()> {
     let refuse = |code, detail: &str| Err(Error::invalid("/project_id", code, detail));
     match project {
         None if viewer.project.is_some() => refuse(Code::Required, "Your token is for one project: name it."),

@@ -136,6 +136,8 @@ impl<'a> Stack<'a> {
             ("SECRET_KEYS_FILE", self.blueprint.data.secret_keys()?.display().to_string()),
             ("MAIL_FROM", "TaskTracker <tasktracker@localhost>".to_owned()),
             ("REQUIRE_EMAIL_VERIFICATION", "false".to_owned()),
+            // Scripts and seeds of a developer are no flood.
+            ("RATE_LIMIT_PER_MINUTE", "0".to_owned()),
             ("DEFAULT_TIME_ZONE", "UTC".to_owned()),
             ("LOG_FORMAT", if pretty { "pretty" } else { "json" }.to_owned()),
         ];

@@ -1,3 +1,6 @@
+use std::time::{Duration, Instant};
+
+use common::db::RunQueryDsl as _;
 use serde_json::json;
 use tests::app::{PASSWORD, TestApp};
 
@@ -27,6 +30,33 @@ async fn an_unknown_address_and_a_wrong_password_look_alike() {
     for field in ["type", "title", "detail", "code"] {
         assert_eq!(unknown.json[field], wrong.json[field]);
     }
+}
+
+/// Checking a password takes tens of milliseconds, and everything else about a login few: without a hash to check, an
+/// unknown address would be answered at once. The quickest of several attempts is compared, as others are held up by
+/// whatever else the machine does.
+#[tokio::test]
+async fn an_unknown_address_takes_as_long_as_a_wrong_password() {
+    let app = TestApp::start().await;
+    app.user("ann").await;
+    let disabled = app.user("disabled").await;
+    let switch_off = format!("UPDATE users SET is_active = false WHERE id = '{}'", disabled.id);
+    diesel::sql_query(switch_off).execute(&mut app.db.conn().await.unwrap()).await.unwrap();
+    let quickest = async |email: &str, password: &str| {
+        let mut quickest = Duration::MAX;
+        for _ in 0..4 {
+            let started = Instant::now();
+            let login = json!({"email": email, "password": password});
+            app.anybody.post("/auth/login", login).await.assert_problem(401, "invalid_credentials");
+            quickest = quickest.min(started.elapsed());
+        }
+        quickest
+    };
+    let wrong = quickest("ann@example.com", "incorrect horse").await;
+    let unknown = quickest("nobody@example.com", PASSWORD).await;
+    let disabled = quickest(&disabled.email, PASSWORD).await;
+    assert!(unknown > wrong / 2, "unknown {unknown:?}, wrong {wrong:?}");
+    assert!(disabled > wrong / 2, "disabled {disabled:?}, wrong {wrong:?}");
 }
 
 #[tokio::test]

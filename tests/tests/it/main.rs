@@ -3,14 +3,17 @@
 
 mod account;
 mod admin;
+mod api_tokens;
 mod audit;
 mod auth;
 mod bad_input;
 mod comments;
 mod documentation;
+mod http;
 mod limits;
 mod lists;
 mod mail_pages;
+mod me;
 mod projects;
 mod reminders;
 mod reports;

@@ -16,22 +16,22 @@ async fn refresh(app: &TestApp, token: &str) -> Answer {
     app.anybody.post("/auth/refresh", json!({"refresh_token": token})).await
 }
 
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
 /// Waits until a connection of this test's database waits for a lock of another, five seconds at most.
 async fn until_a_lock_is_awaited(db: &Db) {
-    #[derive(QueryableByName)]
-    struct Waiting {
-        #[diesel(sql_type = BigInt)]
-        waiting: i64,
-    }
-
     let waiting = async {
         loop {
             let waiting = sql!(
-                "SELECT count(*) AS waiting FROM pg_stat_activity
+                "SELECT count(*) AS count FROM pg_stat_activity
                  WHERE datname = current_database() AND wait_event_type = 'Lock'"
             );
-            let row: Waiting = waiting.get_result(&mut db.conn().await.unwrap()).await.unwrap();
-            if row.waiting > 0 {
+            let row: Count = waiting.get_result(&mut db.conn().await.unwrap()).await.unwrap();
+            if row.count > 0 {
                 return;
             }
             tokio::task::yield_now().await;
@@ -149,4 +149,77 @@ async fn a_change_is_finished_although_its_client_has_left() {
         }
     };
     tokio::time::timeout(Duration::from_secs(5), changed).await.unwrap();
+}
+
+/// Logs in while `statement` about the account is not yet committed: what was true when the password was checked must not
+/// open a session afterwards.
+async fn log_in_beside(statement: &str) {
+    let app = TestApp::start().await;
+    let ann = app.user("ann").await;
+    let mut tx = app.db.begin().await.unwrap();
+    diesel::sql_query(statement).execute(tx.conn()).await.unwrap();
+    let commit = async {
+        until_a_lock_is_awaited(&app.db).await;
+        tx.commit().await.unwrap();
+    };
+    let login = app.anybody.post("/auth/login", json!({"email": ann.email, "password": PASSWORD}));
+    let (login, ()) = tokio::join!(login, commit);
+    login.assert_problem(401, "invalid_credentials");
+    let sessions = sql!("SELECT count(DISTINCT family_id) AS count FROM refresh_tokens");
+    let row: Count = sessions.get_result(&mut app.db.conn().await.unwrap()).await.unwrap();
+    assert_eq!(row.count, 1, "that of before");
+}
+
+#[tokio::test]
+async fn a_login_beside_the_end_of_its_account_leaves_no_session() {
+    log_in_beside("UPDATE users SET is_active = false").await;
+}
+
+#[tokio::test]
+async fn a_login_beside_a_change_of_the_password_leaves_no_session() {
+    log_in_beside("UPDATE users SET password_hash = 'another'").await;
+}
+
+#[tokio::test]
+async fn a_person_sees_where_they_are_logged_in_and_ends_what_is_not_theirs() {
+    let app = TestApp::start().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    app.db.clock().set(common::testing::at("2030-01-01T00:05:00Z"));
+    let credentials = json!({"email": ann.email, "password": PASSWORD});
+    let agent = [("user-agent", "Phone/1.0")];
+    let login = app.anybody.send(reqwest::Method::POST, "/auth/login", &agent, Some(credentials)).await;
+    let phone = app.anybody.with_token(login.assert(200).json["access_token"].as_str().unwrap());
+
+    let list = ann.get("/me/sessions").await.assert(200);
+    assert!(!list.text.contains("ip_hash") && !list.text.contains("token"), "{}", list.text);
+    let sessions = list.json["data"].as_array().unwrap();
+    assert_eq!(sessions.len(), 2);
+    assert_eq!((&sessions[0]["user_agent"], &sessions[0]["current"]), (&json!("Phone/1.0"), &json!(false)));
+    assert_eq!(sessions[0]["created_at"], "2030-01-01T00:05:00Z");
+    assert_eq!(sessions[1]["current"], true);
+
+    // Renewing a session is using it; it is the same one, begun when it was.
+    app.db.clock().set(common::testing::at("2030-01-01T00:07:00Z"));
+    refresh(&app, &ann.refresh_token).await.assert(200);
+    let sessions = phone.get("/me/sessions").await.assert(200).json["data"].clone();
+    assert_eq!(sessions.as_array().unwrap().len(), 2);
+    assert_eq!(sessions[0]["created_at"], "2030-01-01T00:00:00Z");
+    assert_eq!(
+        (&sessions[0]["last_used_at"], &sessions[0]["current"]),
+        (&json!("2030-01-01T00:07:00Z"), &json!(false))
+    );
+
+    let path = format!("/me/sessions/{}", sessions[1]["id"].as_str().unwrap());
+    bob.delete(&path).await.assert_problem(404, "not_found");
+    ann.delete(&path).await.assert(204);
+    phone.get("/me").await.assert_problem(401, "invalid_token");
+    ann.delete(&path).await.assert_problem(404, "not_found");
+    assert_eq!(ann.get("/me/sessions").await.json["data"].as_array().unwrap().len(), 1);
+    // What has expired is not listed.
+    app.db.clock().set(common::testing::at("2030-01-08T00:06:00Z"));
+    let again = json!({"email": ann.email, "password": PASSWORD});
+    let again = app.anybody.post("/auth/login", again).await.assert(200).json;
+    let again = app.anybody.with_token(again["access_token"].as_str().unwrap());
+    app.db.clock().set(common::testing::at("2030-01-08T00:08:00Z"));
+    assert_eq!(again.get("/me/sessions").await.json["data"].as_array().unwrap().len(), 1);
 }

@@ -147,6 +147,47 @@ fn lints_are_not_silenced() {
     refuse("write #[expect(lint, reason = \"…\")]; a test is mended, not ignored", findings);
 }
 
+/// Fields that would show a secret, in structs that derive a `Debug`. What is a `SecretString` shows nothing.
+fn shown_secrets(code: &[(usize, String)]) -> Vec<usize> {
+    const SECRET: [&str; 6] =
+        ["password", "current_password", "new_password", "token", "refresh_token", "access_token"];
+    let (mut derives, mut inside, mut found) = (false, false, Vec::new());
+    for (number, line) in code {
+        let line = line.trim().trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        if line.starts_with("#[derive(") {
+            derives = line.contains("Debug");
+        } else if line.starts_with("struct ") {
+            inside = derives && line.ends_with('{');
+            derives = false;
+        } else if line.starts_with('}') {
+            inside = false;
+        }
+        let field = line
+            .split_once(": ")
+            .filter(|(_, kind)| kind.contains("String") && !kind.contains("SecretString"));
+        if inside && field.is_some_and(|(name, _)| SECRET.contains(&name)) {
+            found.push(*number);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_struct_with_a_secret_can_be_printed() {
+    let findings = rust_files().into_iter().filter(|file| !is_test(&file.path)).flat_map(|file| {
+        let numbers = shown_secrets(&parts(without_unit_tests(&file.text)).code);
+        numbers.into_iter().map(move |number| format!("{}:{number}", file.path)).collect::<Vec<_>>()
+    });
+    refuse("leave `Debug` out of its derive: it would end up in a log", findings.collect());
+
+    let code = |text: &str| -> Vec<(usize, String)> { parts(text).code };
+    let secret =
+        "#[derive(Debug, Deserialize)]\nstruct Login {\n    email: String,\n    password: String,\n}\n";
+    assert_eq!(shown_secrets(&code(secret)).len(), 1);
+    assert!(shown_secrets(&code(&secret.replace("Debug, ", ""))).is_empty());
+    assert!(shown_secrets(&code(&secret.replace("password: String", "password: SecretString"))).is_empty());
+}
+
 #[test]
 fn only_backend_and_runner_know_apalis() {
     let knows = |path: &str| {

@@ -1,3 +1,5 @@
+mod accounts;
+
 use common::{
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
@@ -40,7 +42,9 @@ impl Run for PruneHistory {
         in_batches(&context.db, "idempotency keys", idempotency_keys).await?;
         in_batches(&context.db, "deliveries", deliveries).await?;
         in_batches(&context.db, "reports", reports).await?;
-        in_batches(&context.db, "events", events).await
+        in_batches(&context.db, "events", events).await?;
+        in_batches(&context.db, "API tokens", accounts::tokens).await?;
+        accounts::delete_due(&context.db).await
     }
 }
 

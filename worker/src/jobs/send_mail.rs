@@ -96,6 +96,22 @@ async fn compose(context: &Context, job: &SendMail) -> Result<Composed, JobError
             let (url, token) = link(context, *token_id).await?;
             write(mail::Letter::AlreadyRegistered { url: &url, expires_at: token.expires_at })?
         }
+        Letter::ChangeEmail { token_id } => {
+            let (url, token) = link(context, *token_id).await?;
+            to = token.email;
+            write(mail::Letter::ChangeEmail { url: &url, expires_at: token.expires_at })?
+        }
+        Letter::EmailChangeRequested { token_id } => {
+            let addresses = OneTimeToken::addresses(&mut *context.db.conn().await?, *token_id).await?;
+            let (from, new) = addresses.ok_or_else(|| not_wanted("the link is gone"))?;
+            to = from;
+            write(mail::Letter::EmailChangeRequested { to: &new })?
+        }
+        Letter::DeletionRequested {} => {
+            let deletes_at = addressee.deletes_at();
+            let deletes_at = deletes_at.ok_or_else(|| not_wanted("the deletion was taken back"))?;
+            write(mail::Letter::DeletionRequested { deletes_at })?
+        }
         Letter::WebhookDisabled { endpoint_id } => {
             may_be_told(context, job.user_id, &addressee).await?;
             let endpoint = disabled_endpoint(context, job.user_id, *endpoint_id).await?;
