@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the secrets that docker-compose.yml mounts, once: what is there already stays. Back the folder up with the database:
-# without secret_keys nobody can read what was sealed with it.
+# Makes the secrets that docker-compose.yml mounts, once: what is there already stays. Keep a copy of the
+# folder elsewhere: without backup_key no backup can be read, without secret_keys not what was sealed with it.
 set -eu
 cd "$(dirname "$0")"
 umask 077
@@ -20,6 +20,7 @@ write postgres_owner_password "$(random)"
 write postgres_app_password "$(random)"
 write redis_password "$(random)"
 write grafana_password "$(random)"
+write backup_key "$(random)"
 write secret_keys "k1:$(head -c 32 /dev/urandom | base64 | tr -d '\n')"
 write database_url "postgres://tasktracker_app:$(cat secrets/postgres_app_password)@postgres/tasktracker"
 write migrate_database_url "postgres://tasktracker_owner:$(cat secrets/postgres_owner_password)@postgres/tasktracker"

@@ -10,8 +10,9 @@ use crate::admin::shell::address;
 
 /// The REST API of TaskTracker.
 ///
-/// Commands: `tasktracker-api migrate` brings the database schema up to date; `tasktracker-api admin` makes somebody an
-/// administrator; `tasktracker-api openapi` prints the OpenAPI document. Without a command the API is served.
+/// Commands: `tasktracker-api migrate` brings the database schema up to date; `tasktracker-api check-config` looks whether these
+/// settings would work; `tasktracker-api admin` makes somebody an administrator; `tasktracker-api reseal` moves sealed secrets to
+/// the first key; `tasktracker-api openapi` prints the OpenAPI document. Without a command the API is served.
 #[derive(Debug, Parser)]
 #[command(name = "tasktracker-api", version)]
 pub struct Config {
@@ -125,6 +126,18 @@ pub struct Migrate {
     /// Logs.
     #[command(flatten)]
     pub telemetry: config::Telemetry,
+}
+
+/// Seals what is sealed with the first key of `SECRET_KEYS`, so that older keys can be thrown away.
+#[derive(Debug, Parser)]
+#[command(name = "tasktracker-api reseal", version)]
+pub struct Reseal {
+    /// PostgreSQL.
+    #[command(flatten)]
+    pub database: config::Database,
+    /// Keys.
+    #[command(flatten)]
+    pub secrets: config::Secrets,
 }
 
 /// The first administrator.

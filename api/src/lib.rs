@@ -17,6 +17,7 @@ mod error;
 mod extract;
 mod html;
 mod idempotency;
+mod keeping;
 mod limits;
 mod mail_pages;
 mod meta;
@@ -43,10 +44,10 @@ use common::{
     dispatcher::{self, Outbox},
     health::Health,
     metrics,
-    redis::Redis,
     shutdown::{self, CancellationToken},
     telemetry, zone,
 };
+pub use keeping::{Report, check_config, reseal_all as reseal};
 pub use router::router;
 use secrecy::ExposeSecret as _;
 
@@ -72,7 +73,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
     let (outbox, due) = Outbox::new();
     let db = config.database.open(outbox)?;
-    let redis = Redis::new(config.redis.redis_url.expose_secret(), &config.redis.redis_prefix)?;
+    let redis = config.redis.open()?;
     let app = AppState::new(db.clone(), redis.clone(), &config.secrets.secret_keys, config.settings.clone())?;
     let bind = config.settings.http.bind;
     let listener = tokio::net::TcpListener::bind(bind)

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode};
 
-use api::config::{AdminCommand, AuditCommand, Config, Migrate};
+use api::config::{AdminCommand, AuditCommand, Config, Migrate, Reseal};
 use common::config::{healthcheck, parse, parse_from};
 
 #[tokio::main]
@@ -24,6 +24,16 @@ async fn main() -> anyhow::Result<ExitCode> {
             let (text, is_intact) = api::audit(parse_from::<AuditCommand>(arguments)).await?;
             print(&text)?;
             return Ok(if is_intact { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Some("check-config") => {
+            arguments.remove(1);
+            let report = api::check_config(&parse_from::<Config>(arguments)).await?;
+            print(&report.to_string())?;
+            return Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Some("reseal") => {
+            arguments.remove(1);
+            print(&api::reseal(parse_from::<Reseal>(arguments)).await?)?;
         }
         Some("openapi") => print(&api::openapi::json()?)?,
         Some("healthcheck") => return Ok(healthcheck("tasktracker-api", "127.0.0.1:9464")),

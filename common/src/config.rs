@@ -2,8 +2,9 @@
 //! Every setting is an environment variable or a flag; every variable that holds a secret may instead be read from
 //! the file that `<NAME>_FILE` names. What is missing or wrong is reported all at once.
 
-use std::{ffi::OsString, io::Write as _, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{ffi::OsString, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use chrono_tz::Tz;
 use clap::{Arg, Args, Command, Parser, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
@@ -14,6 +15,7 @@ use crate::{
     db::{Db, PoolOptions},
     dispatcher::Outbox,
     health,
+    redis::Redis,
     secrets::SecretKeys,
     webhooks::target::{self, AllowList, Reach},
 };
@@ -55,9 +57,27 @@ pub struct RedisServer {
     /// Where Redis is: redis://…, rediss://… (TLS) or unix:///path
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     pub redis_url: SecretString,
+    /// The certificates, in PEM form, of the authority that vouches for Redis, if it is not a public one
+    #[arg(long, env = "REDIS_CA_FILE", value_name = "FILE")]
+    pub redis_ca_file: Option<PathBuf>,
     /// What all keys begin with, so that several installations can share a server
     #[arg(long, env = "REDIS_PREFIX", default_value = "tt", value_name = "PREFIX", value_parser = redis_prefix)]
     pub redis_prefix: String,
+}
+
+impl RedisServer {
+    /// The connections.
+    ///
+    /// # Errors
+    /// If the URL or the certificates cannot be read.
+    pub fn open(&self) -> anyhow::Result<Redis> {
+        let authority = self.redis_ca_file.as_ref().map(|file| {
+            std::fs::read(file).with_context(|| format!("REDIS_CA_FILE: cannot read {}", file.display()))
+        });
+        let authority = authority.transpose()?;
+        Redis::trusting(self.redis_url.expose_secret(), &self.redis_prefix, authority)
+            .context("REDIS_URL or REDIS_CA_FILE cannot be used")
+    }
 }
 
 fn redis_prefix(text: &str) -> Result<String, String> {

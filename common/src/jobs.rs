@@ -97,6 +97,9 @@ macro_rules! jobs {
         /// Every kind that this build knows.
         pub const KINDS: &[&str] = &[$($(#[$on])* $kind),*];
 
+        /// Every kind with its queue.
+        pub const QUEUE_OF_KIND: &[(&str, &str)] = &[$($(#[$on])* ($kind, <$name as Job>::POLICY.queue)),*];
+
         impl AnyJob {
             /// The job that a row of the ledger describes; `None` if this build does not know the kind.
             ///

@@ -7,6 +7,8 @@ use std::time::Duration;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::jobs::QUEUE_OF_KIND;
+
 /// What kind of series a metric is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -97,6 +99,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Counter,
         "Transactions dropped without a commit; their connection was closed",
     ),
+    (
+        "tasktracker_backup_last_success_timestamp_seconds",
+        Gauge,
+        "When the newest backup was finished; 0 if there is none",
+    ),
+    ("tasktracker_backup_size_bytes", Gauge, "Size of the newest backup; 0 if there is none"),
     ("tasktracker_redis_up", Gauge, "1 if the last command to Redis succeeded"),
     ("tasktracker_redis_memory_bytes", Gauge, "Memory that Redis uses for data"),
     ("tasktracker_redis_memory_limit_bytes", Gauge, "maxmemory of Redis; 0 if it has no limit"),
@@ -153,11 +161,43 @@ pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
         .increment(1);
 }
 
+/// What the counters of a worker are labelled with, from the beginning: see [`start_worker`].
+const OUTCOMES: &[&str] = &["done", "retry", "dead", "cancelled"];
+
+/// Puts a worker's counters at 0. A series that begins with its first event shows no increase for it, and an alert on
+/// that increase would be silent: the first dead job, the first refused login.
+pub fn start_worker() {
+    for (kind, queue) in QUEUE_OF_KIND {
+        for outcome in OUTCOMES {
+            counter!("tasktracker_jobs_total", "queue" => *queue, "kind" => *kind, "outcome" => *outcome)
+                .absolute(0);
+        }
+    }
+    for class in ["temporary", "ambiguous", "rejected", "auth"] {
+        counter!("tasktracker_smtp_errors_total", "class" => class).absolute(0);
+    }
+    for result in ["succeeded", "failed", "exhausted", "cancelled"] {
+        counter!("tasktracker_webhook_deliveries_total", "result" => result).absolute(0);
+    }
+}
+
+/// Puts a scheduler's counters at 0, as [`start_worker`] does.
+pub fn start_scheduler() {
+    counter!("tasktracker_relay_pushed_total").absolute(0);
+    counter!("tasktracker_reconcile_repushed_total").absolute(0);
+}
+
 /// An attempt ended.
 pub fn job_finished(queue: &str, kind: &str, outcome: &'static str, took: Duration) {
     counter!("tasktracker_jobs_total", "queue" => queue.to_owned(), "kind" => kind.to_owned(), "outcome" => outcome)
         .increment(1);
     histogram!("tasktracker_job_duration_seconds", "kind" => kind.to_owned()).record(took);
+}
+
+/// A job was given up because the workers that held it died.
+pub fn job_died_with_its_worker(queue: &str, kind: &str) {
+    counter!("tasktracker_jobs_total", "queue" => queue.to_owned(), "kind" => kind.to_owned(), "outcome" => "dead")
+        .increment(1);
 }
 
 /// A job started `waited` after it was due.
@@ -295,6 +335,12 @@ pub fn redis_up(up: bool) {
 pub fn redis_memory(used: f64, limit: f64) {
     gauge!("tasktracker_redis_memory_bytes").set(used);
     gauge!("tasktracker_redis_memory_limit_bytes").set(limit);
+}
+
+/// When the newest backup was finished, in Unix time, and how large it is.
+pub fn backup(unix_seconds: f64, size: f64) {
+    gauge!("tasktracker_backup_last_success_timestamp_seconds").set(unix_seconds);
+    gauge!("tasktracker_backup_size_bytes").set(size);
 }
 
 /// How large the database is, and how many connections its server has of how many.

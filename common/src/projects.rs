@@ -19,8 +19,8 @@ use utoipa::{IntoParams, ToSchema};
 
 pub(crate) use self::release::{lock_of_team, release};
 pub use self::{
-    estate::hand_over_all,
     delete::Disposal,
+    estate::hand_over_all,
     members::{Member, Membership},
 };
 use crate::{

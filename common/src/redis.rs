@@ -13,7 +13,8 @@ use std::{
 };
 
 use redis::{
-    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    Client, Cmd, ErrorKind, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult,
+    TlsCertificates, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     io::tcp::TcpSettings,
 };
@@ -45,8 +46,22 @@ impl Redis {
     /// # Errors
     /// If `url` cannot be understood; never because Redis is down.
     pub fn new(url: &str, prefix: &str) -> RedisResult<Self> {
+        Self::trusting(url, prefix, None)
+    }
+
+    /// The same for a server (`rediss://`) whose certificate is of an authority of its own, and not of Mozilla's.
+    ///
+    /// # Errors
+    /// Also if `authority` is not PEM.
+    pub fn trusting(url: &str, prefix: &str, authority: Option<Vec<u8>>) -> RedisResult<Self> {
         let tcp = TcpSettings::default().set_nodelay(true).set_user_timeout(DEAD_PEER);
-        let client = Client::open(url.into_connection_info()?.set_tcp_settings(tcp))?;
+        let info = url.into_connection_info()?.set_tcp_settings(tcp);
+        let client = match authority {
+            Some(pem) => {
+                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })?
+            }
+            None => Client::open(info)?,
+        };
         let manager = |timeout| {
             let config = ConnectionManagerConfig::new()
                 .set_connection_timeout(Some(Duration::from_secs(1)))

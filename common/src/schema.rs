@@ -512,6 +512,15 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    backups (id) {
+        id -> BigInt,
+        finished_at -> Timestamptz,
+        size_bytes -> BigInt,
+        file -> Text,
+    }
+}
+
 diesel::joinable!(refresh_tokens -> users (user_id));
 diesel::joinable!(reminder_fires -> reminders (reminder_id));
 diesel::joinable!(reminder_fires -> tasks (task_id));
@@ -527,6 +536,7 @@ diesel::joinable!(webhook_deliveries -> webhook_endpoints (endpoint_id));
 diesel::joinable!(webhook_endpoints -> users (owner_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
+    backups,
     comments,
     digest_runs,
     events,

@@ -133,6 +133,15 @@ impl SecretKeys {
         [key.id.as_bytes(), b":", &nonce, &sealed].concat()
     }
 
+    /// Seals with the first key what another one sealed, so that the other can be thrown away.
+    pub fn reseal(&self, sealed: &[u8], bound_to: &[u8]) -> Resealed {
+        let Some(plain) = self.open(sealed, bound_to) else { return Resealed::Lost };
+        let is_current = self.0.first().is_some_and(|first| {
+            sealed.strip_prefix(first.id.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
+        });
+        if is_current { Resealed::Current } else { Resealed::Anew(self.seal(&plain, bound_to)) }
+    }
+
     /// What [`SecretKeys::seal`] sealed; `None` if its key is gone, or it belongs to something else.
     pub fn open(&self, sealed: &[u8], bound_to: &[u8]) -> Option<Vec<u8>> {
         let colon = sealed.iter().position(|byte| *byte == b':')?;
@@ -141,6 +150,17 @@ impl SecretKeys {
         let key = self.derive(Purpose::AtRest).into_iter().find(|key| key.id.as_bytes() == id)?;
         key.cipher().decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad: bound_to }).ok()
     }
+}
+
+/// What [`SecretKeys::reseal`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resealed {
+    /// The first key sealed it already.
+    Current,
+    /// What to store instead.
+    Anew(Vec<u8>),
+    /// No key of these opens it.
+    Lost,
 }
 
 /// Bytes of a nonce: long enough to be drawn at random.
@@ -224,6 +244,21 @@ mod tests {
             assert_eq!(old.open(&damaged, b"endpoint 1"), None);
             assert_eq!(old.open(&sealed[..position], b"endpoint 1"), None);
         }
+    }
+
+    #[test]
+    fn resealing_moves_to_the_first_key_and_tells_what_is_lost() {
+        let old: SecretKeys = KEY.parse().unwrap();
+        let both: SecretKeys = format!("b:{},{KEY}", "E".repeat(43) + "=").parse().unwrap();
+        let new: SecretKeys = format!("b:{}", "E".repeat(43) + "=").parse().unwrap();
+        let sealed = old.seal(b"x", b"1");
+        assert_eq!(old.reseal(&sealed, b"1"), Resealed::Current);
+        let Resealed::Anew(moved) = both.reseal(&sealed, b"1") else { panic!("not sealed anew") };
+        assert_eq!(
+            (both.reseal(&moved, b"1"), new.open(&moved, b"1")),
+            (Resealed::Current, Some(b"x".to_vec()))
+        );
+        assert_eq!((new.reseal(&sealed, b"1"), both.reseal(&sealed, b"2")), (Resealed::Lost, Resealed::Lost));
     }
 
     #[test]

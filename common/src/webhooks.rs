@@ -6,6 +6,7 @@ pub mod attempt;
 mod delivery;
 mod endpoint;
 mod fan_out;
+pub mod reseal;
 pub mod signature;
 pub mod target;
 

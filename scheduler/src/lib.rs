@@ -19,11 +19,8 @@ use std::time::Duration;
 use common::{
     dispatcher::{self, Outbox},
     health::Health,
-    metrics,
-    redis::Redis,
-    shutdown, telemetry, zone,
+    metrics, shutdown, telemetry, zone,
 };
-use secrecy::ExposeSecret as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -53,12 +50,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     telemetry::init("scheduler", &config.telemetry)?;
     zone::set_instance(config.installation.default_time_zone);
     let rendered = metrics::install()?;
+    metrics::start_scheduler();
     let stop = shutdown::on_signal()?;
 
     let table = table(&config)?;
     let (outbox, due) = Outbox::new();
     let db = config.database.open(outbox)?;
-    let redis = Redis::new(config.redis.redis_url.expose_secret(), &config.redis.redis_prefix)?;
+    let redis = config.redis.open()?;
     tokio::spawn(dispatcher::run(db.clone(), redis.clone(), due, stop.clone()));
     let health = Health::default();
     let (mut readiness, mut ready) = Readiness::new(db.clone(), health.clone());

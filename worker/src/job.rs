@@ -76,10 +76,11 @@ impl From<Result<(), JobError>> for Outcome {
 }
 
 impl Outcome {
-    /// Its name in metrics and logs.
-    pub(crate) fn name(&self) -> &'static str {
+    /// Its name in metrics and logs: what becomes of the job, so a failure is `dead` after the last attempt.
+    pub(crate) fn name(&self, claim: &Claim) -> &'static str {
         match self {
             Self::Done => "done",
+            Self::Retry(_) if claim.attempt >= claim.max_attempts => "dead",
             Self::Retry(_) => "retry",
             Self::Cancel(_) => "cancelled",
             Self::Snooze(_) => "snoozed",
@@ -186,6 +187,8 @@ mod tests {
         assert_eq!((fifth.state, fifth.again), (JobState::Ready, Again::After(Duration::from_secs(7200))));
         assert_eq!(fifth.error.as_deref(), Some("outer: inner"));
         assert_eq!(failed(6).state, JobState::Dead);
+        let named = |attempt| Outcome::Retry(String::new()).name(&claim(attempt));
+        assert_eq!((named(5), named(6)), ("retry", "dead"), "as the ledger has it");
     }
 
     #[test]

@@ -20,7 +20,6 @@ use common::{
     dispatcher::{self, Outbox},
     health::Health,
     metrics,
-    redis::Redis,
     shutdown::{self, CancellationToken},
     telemetry, zone,
 };
@@ -28,7 +27,6 @@ pub use config::Config;
 pub use context::{Context, Settings};
 pub use jobs::Turns;
 pub use runner::{Options, Running, drain, run};
-use secrecy::ExposeSecret as _;
 
 /// Runs jobs until the process is told to stop.
 ///
@@ -38,11 +36,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::init("worker", &config.telemetry)?;
     zone::set_instance(config.installation.default_time_zone);
     let rendered = metrics::install()?;
+    metrics::start_worker();
     let stop = shutdown::on_signal()?;
 
     let (outbox, due) = Outbox::new();
     let db = config.database.open(outbox)?;
-    let redis = Redis::new(config.redis.redis_url.expose_secret(), &config.redis.redis_prefix)?;
+    let redis = config.redis.open()?;
     // Probes, and the jobs that jobs commit, outlive the last job.
     let last = CancellationToken::new();
     let health = Health::default();

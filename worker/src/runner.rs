@@ -126,10 +126,11 @@ pub(crate) async fn run_one(worker: Arc<Worker>, job: Arc<Job>) {
         // Stopped, by somebody who knows how it ends.
         Err(_) => return,
     };
-    metrics::job_finished(&claim.queue, &claim.kind, outcome.name(), started.elapsed());
+    let name = outcome.name(claim);
+    metrics::job_finished(&claim.queue, &claim.kind, name, started.elapsed());
     match &outcome {
         Outcome::Done | Outcome::Snooze(_) | Outcome::Released => {
-            tracing::debug!(parent: &span, outcome = outcome.name(), "job ended")
+            tracing::debug!(parent: &span, outcome = name, "job ended")
         }
         Outcome::Cancel(reason) => tracing::info!(parent: &span, reason, "job is not wanted any more"),
         Outcome::Retry(error) => tracing::warn!(parent: &span, error = head(error), "job failed"),

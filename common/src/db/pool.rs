@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use diesel::{ConnectionError, ConnectionResult};
@@ -10,7 +14,9 @@ use diesel_async::{
     },
 };
 use futures::FutureExt as _;
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio_postgres::config::SslMode;
+use url::form_urlencoded;
 
 use super::Tx;
 use crate::{clock::Clock, dispatcher::Outbox, error::Result, metrics};
@@ -49,7 +55,8 @@ impl Db {
     /// # Errors
     /// If `url` cannot be read.
     pub fn new(url: &str, options: PoolOptions, clock: Clock, outbox: Outbox) -> anyhow::Result<Self> {
-        url.parse::<tokio_postgres::Config>().context("DATABASE_URL is not a PostgreSQL URL")?;
+        let (_, authority) = read_url(url).context("DATABASE_URL is not a PostgreSQL URL")?;
+        tls_config(authority.as_deref())?;
         let session = Session::Application { statement_timeout: options.statement_timeout };
         let mut config = ManagerConfig::default();
         // A query per checkout would cost as much as many of ours; a broken connection shows at its first use.
@@ -115,11 +122,34 @@ pub(super) enum Session {
     Owner,
 }
 
+/// A URL as libpq has it, of which tokio-postgres knows a part: the authority of `sslrootcert` is taken out, and whoever wants
+/// the certificate checked (`verify-ca`, `verify-full`) gets `require`, which checks it here, name included.
+fn read_url(url: &str) -> anyhow::Result<(tokio_postgres::Config, Option<PathBuf>)> {
+    let Some((base, query)) = url.split_once('?') else { return Ok((url.parse()?, None)) };
+    let mut authority = None;
+    let mut kept = form_urlencoded::Serializer::new(String::new());
+    // In such a URL a + is itself, and a space is %20.
+    for (name, value) in form_urlencoded::parse(query.replace('+', "%2B").as_bytes()) {
+        match (&*name, &*value) {
+            ("sslrootcert", "system") => {}
+            ("sslrootcert", path) => authority = Some(PathBuf::from(path)),
+            ("sslmode", "verify-ca" | "verify-full") => {
+                kept.append_pair("sslmode", "require");
+            }
+            _ => {
+                kept.append_pair(&name, &value);
+            }
+        }
+    }
+    let query = kept.finish().replace('+', "%20");
+    Ok((format!("{base}?{query}").parse()?, authority))
+}
+
 /// Connects, with TLS as `sslmode` in the URL says (`disable`, `prefer`, `require`; the latter checks the
-/// certificate against the usual authorities).
+/// certificate against the usual authorities and that of `sslrootcert`).
 pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<AsyncPgConnection> {
     let bad = |error: &dyn std::fmt::Display| ConnectionError::BadConnection(error.to_string());
-    let mut config: tokio_postgres::Config = url.parse().map_err(|e: tokio_postgres::Error| bad(&e))?;
+    let (mut config, authority) = read_url(url).map_err(|e| bad(&e))?;
     let limits = match session {
         Session::Application { statement_timeout } => format!(
             "-c statement_timeout={} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000",
@@ -142,7 +172,8 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
             config.connect(tokio_postgres::NoTls).await.map_err(|e| bad(&report(&e)))?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await
     } else {
-        let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls_config());
+        let tls = tls_config(authority.as_deref()).map_err(|e| bad(&e))?;
+        let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
         let (client, connection) = config.connect(tls).await.map_err(|e| bad(&report(&e)))?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await
     }
@@ -153,14 +184,28 @@ fn is_local(config: &tokio_postgres::Config) -> bool {
     config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
 }
 
-fn tls_config() -> rustls::ClientConfig {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+/// Trusts Mozilla's authorities, and those of a PEM file.
+fn tls_config(authority: Option<&Path>) -> anyhow::Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = authority {
+        let known = roots.len();
+        let certificates = CertificateDer::pem_file_iter(file)
+            .with_context(|| format!("sslrootcert: cannot read {}", file.display()))?;
+        for certificate in certificates {
+            let certificate =
+                certificate.with_context(|| format!("sslrootcert: {} is not PEM", file.display()))?;
+            roots.add(certificate).with_context(|| {
+                format!("sslrootcert: a certificate of {} cannot be used", file.display())
+            })?;
+        }
+        anyhow::ensure!(roots.len() > known, "sslrootcert: {} holds no certificate", file.display());
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     #[expect(clippy::expect_used, reason = "ring supports the default protocol versions")]
     let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions");
-    builder.with_root_certificates(roots).with_no_client_auth()
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// An error with its causes: tokio-postgres keeps what matters in the source.
@@ -172,4 +217,45 @@ fn report(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libpq_knows_of_tls_is_understood() {
+        for (url, mode, authority) in [
+            ("postgres://ann@db/tasks", SslMode::Prefer, None),
+            ("postgres://ann@db/tasks?sslmode=disable", SslMode::Disable, None),
+            ("postgres://ann@db/tasks?sslmode=verify-full", SslMode::Require, None),
+            (
+                "postgres://ann@db/tasks?sslmode=verify-ca&sslrootcert=/a%20b.pem",
+                SslMode::Require,
+                Some("/a b.pem"),
+            ),
+            (
+                "postgres://ann@db/tasks?sslrootcert=/a+b.pem&sslmode=require",
+                SslMode::Require,
+                Some("/a+b.pem"),
+            ),
+            ("postgres://ann@db/tasks?sslmode=require&sslrootcert=system", SslMode::Require, None),
+        ] {
+            let (config, found) = read_url(url).unwrap();
+            assert_eq!((config.get_ssl_mode(), found.as_deref()), (mode, authority.map(Path::new)), "{url}");
+            assert_eq!((config.get_user(), config.get_dbname()), (Some("ann"), Some("tasks")));
+        }
+        let (config, _) =
+            read_url("postgres://ann@%2Ftmp%2Fa/tasks?options=-c%20a%3D1%20-c%20b%3D+&sslmode=disable")
+                .unwrap();
+        assert_eq!(config.get_options(), Some("-c a=1 -c b=+"));
+        assert!(read_url("postgres://ann@db/tasks?sslmode=perhaps").is_err());
+    }
+
+    #[test]
+    fn an_authority_that_cannot_be_read_is_named() {
+        let error = |file: &str| format!("{:#}", tls_config(Some(Path::new(file))).unwrap_err());
+        assert!(error("/nowhere/ca.pem").contains("sslrootcert: cannot read /nowhere/ca.pem"));
+        assert!(error(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).contains("holds no certificate"));
+    }
 }

@@ -17,6 +17,7 @@ use crate::{
     db::{RunQueryDsl as _, sql},
     error::Result,
     ids::JobId,
+    metrics,
 };
 
 /// So many crashes make a job dead, whatever its kind allows: it may be what kills the workers.
@@ -140,6 +141,7 @@ pub async fn claim_orphan(
     if let Some(Row { dead: true, claim }) = &row {
         tracing::error!(job.id = %claim.id, job.kind = claim.kind, attempt = claim.attempt,
             "job is dead: its worker died with it again");
+        metrics::job_died_with_its_worker(&claim.queue, &claim.kind);
     }
     Ok(row.filter(|row| !row.dead).map(|row| row.claim))
 }

@@ -22,6 +22,10 @@ pub(crate) enum Command {
         release: bool,
         rest: Vec<String>,
     },
+    CheckDashboards {
+        release: bool,
+        rest: Vec<String>,
+    },
     Bench {
         rest: Vec<String>,
     },
@@ -45,6 +49,8 @@ pub(crate) struct Dev {
     pub(crate) port_offset: u16,
     pub(crate) replicas: Replicas,
     pub(crate) components: Components,
+    /// Whether Prometheus and Alertmanager watch it.
+    pub(crate) monitor: bool,
 }
 
 /// How many of each process.
@@ -134,7 +140,7 @@ pub(crate) struct Test {
     pub(crate) rest: Vec<String>,
 }
 
-const COMMANDS: [&str; 7] = ["test", "reset", "seed", "smoke", "bench", "chaos", "help"];
+const COMMANDS: [&str; 8] = ["test", "reset", "seed", "smoke", "check-dashboards", "bench", "chaos", "help"];
 
 /// Reads the arguments after `cargo dev`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command> {
@@ -147,7 +153,15 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
         "test" => test(words),
         "reset" => reset(words),
         "seed" => seed(words),
-        "smoke" => smoke(words),
+        "smoke" => fresh_stack(words, "cargo dev smoke", help::SMOKE, |release, rest| Command::Smoke {
+            release,
+            rest,
+        }),
+        "check-dashboards" => {
+            fresh_stack(words, "cargo dev check-dashboards", help::CHECK_DASHBOARDS, |release, rest| {
+                Command::CheckDashboards { release, rest }
+            })
+        }
         "bench" => Ok(Command::Bench { rest: words.rest.collect() }),
         "chaos" if words.rest.as_slice().iter().any(|word| word.starts_with("--scenario")) => scenario(words),
         "chaos" => Ok(Command::Chaos { rest: words.rest.collect() }),
@@ -161,8 +175,17 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
 }
 
 fn dev(mut words: Words) -> Result<Command> {
-    const OPTIONS: [&str; 8] =
-        ["--release", "--data", "--port-offset", "--api", "--worker", "--scheduler", "--only", "--help"];
+    const OPTIONS: [&str; 9] = [
+        "--release",
+        "--data",
+        "--port-offset",
+        "--api",
+        "--worker",
+        "--scheduler",
+        "--only",
+        "--monitor",
+        "--help",
+    ];
     let mut dev = Dev::default();
     while let Some((option, value)) = words.next_option() {
         match option.as_str() {
@@ -173,6 +196,7 @@ fn dev(mut words: Words) -> Result<Command> {
             "--worker" => dev.replicas.worker = words.number("--worker", value, 1, MOST_REPLICAS)?,
             "--scheduler" => dev.replicas.scheduler = words.number("--scheduler", value, 1, MOST_REPLICAS)?,
             "--only" => dev.components = Components::parse(&words.value("--only", value)?)?,
+            "--monitor" => dev.monitor = words.flag("--monitor", value)?,
             "--help" | "-h" => return Ok(Command::Help(help::DEV)),
             other if COMMANDS.contains(&other) => {
                 return Err(Error::new(format!("the command {other:?} comes after options"))
@@ -231,17 +255,23 @@ fn seed(mut words: Words) -> Result<Command> {
     Ok(Command::Seed { data, rest })
 }
 
-fn smoke(mut words: Words) -> Result<Command> {
+/// A command that runs a tool beside a stack of its own.
+fn fresh_stack(
+    mut words: Words,
+    name: &str,
+    help: &'static str,
+    command: impl FnOnce(bool, Vec<String>) -> Command,
+) -> Result<Command> {
     let (mut release, mut rest) = (false, Vec::new());
     while let Some((option, value)) = words.next_option() {
         match option.as_str() {
             "--release" => release = words.flag("--release", value)?,
-            "--help" | "-h" => return Ok(Command::Help(help::SMOKE)),
+            "--help" | "-h" => return Ok(Command::Help(help)),
             "--" => rest = words.rest.by_ref().collect(),
-            other => return Err(unknown("cargo dev smoke", other, &["--release", "--help", "--"])),
+            other => return Err(unknown(name, other, &["--release", "--help", "--"])),
         }
     }
-    Ok(Command::Smoke { release, rest })
+    Ok(command(release, rest))
 }
 
 /// `cargo dev chaos --scenario NAME`, which goes with no other option.

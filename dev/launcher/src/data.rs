@@ -61,6 +61,11 @@ impl DataDir {
         &self.sockets
     }
 
+    /// Where a program of the monitor keeps its data.
+    pub(crate) fn monitor(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.root.join("logs").join(format!("{name}.log"))
     }
@@ -86,7 +91,8 @@ impl DataDir {
 
     /// Deletes what `cargo dev` made here, except the tools that it installed.
     pub(crate) fn reset(self) -> Result<()> {
-        let parts = ["postgres", "postgres.new", "redis", "logs", "secrets", "run"];
+        let parts =
+            ["postgres", "postgres.new", "redis", "prometheus", "alertmanager", "logs", "secrets", "run"];
         for dir in parts.iter().map(|part| self.root.join(part)).chain([self.postgres()]) {
             if dir.exists() {
                 remove(&dir)?;
@@ -140,7 +146,9 @@ impl Drop for TemporaryDir {
     fn drop(&mut self) {
         let root = self.data.root();
         let unwanted = if self.kept {
-            ["postgres", "postgres.new", "redis", "secrets"].map(|part| root.join(part)).to_vec()
+            ["postgres", "postgres.new", "redis", "prometheus", "alertmanager", "secrets"]
+                .map(|part| root.join(part))
+                .to_vec()
         } else {
             vec![root.to_path_buf()]
         };
@@ -163,9 +171,10 @@ fn remove_leftovers() {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let is_ours = ["tasktracker-test-", "tasktracker-bench-", "tasktracker-smoke-"]
+        let is_ours = ["test", "bench", "smoke", "dashboards", "scenario", "chaos"]
+            .map(|purpose| format!("tasktracker-{purpose}-"))
             .iter()
-            .any(|prefix| name.to_string_lossy().starts_with(prefix))
+            .any(|prefix| name.to_string_lossy().starts_with(prefix.as_str()))
             && entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == os::effective_uid());
         // Only a directory whose owner is gone can be locked; or one whose owner is just about to.
         let is_free = |lock: File| {

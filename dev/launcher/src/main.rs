@@ -10,6 +10,7 @@ mod encoding;
 mod error;
 mod help;
 mod install;
+mod monitor;
 mod os;
 mod ports;
 mod private;
@@ -23,6 +24,7 @@ mod state;
 mod terminal;
 mod workspace;
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -66,6 +68,7 @@ fn dispatch() -> Result<()> {
         }
         Command::Seed { data, rest } => seed(&workspace.data(data.as_deref()), &rest, workspace, signals),
         Command::Smoke { release, rest } => smoke(release, &rest, workspace, signals),
+        Command::CheckDashboards { release, rest } => check_dashboards(release, &rest, workspace, signals),
         Command::Bench { rest } => {
             private::run_with_servers("bench", Durability::Full, true, workspace, signals, || {
                 let mut command = workspace.binary("tasktracker-dev", true)?;
@@ -94,7 +97,8 @@ fn dispatch() -> Result<()> {
 fn dev(options: &Dev, workspace: &Workspace, signals: &Signals) -> Result<()> {
     let data = DataDir::open(&workspace.data(options.data.as_deref()))?;
     let settings = Settings::Environment;
-    let blueprint = Blueprint { workspace, data: &data, options, settings, shown: true, signals };
+    let blueprint =
+        Blueprint { workspace, data: &data, options, settings, further: &[], shown: true, signals };
     let mut stack = Stack::new(blueprint)?;
     let result = stack.start().and_then(|()| stack.watch());
     stack.stop();
@@ -133,19 +137,53 @@ fn seed(data: &Path, rest: &[String], workspace: &Workspace, signals: &Signals) 
 
 /// A whole stack on free ports, and the README's session against it.
 fn smoke(release: bool, rest: &[String], workspace: &Workspace, signals: &Signals) -> Result<()> {
-    let directory = TemporaryDir::new("smoke")?;
+    let options = Dev { release, ..Dev::default() };
+    beside_fresh_stack("smoke", options, &[], workspace, signals, |command| {
+        command.args(["smoke", "--readme"]).arg(workspace.root().join("README.md")).args(rest);
+    })
+}
+
+/// A whole stack with Prometheus on free ports, a short load, and the queries of the dashboards.
+fn check_dashboards(release: bool, rest: &[String], workspace: &Workspace, signals: &Signals) -> Result<()> {
+    let options = Dev { release, monitor: true, ..Dev::default() };
+    // The load has a receiver of webhooks on this machine.
+    let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    let port = port.context(|| "find a free port")?.port().to_string();
+    let further = [("WEBHOOK_ALLOW_CIDRS", "127.0.0.0/8".to_owned()), ("WEBHOOK_PORTS", port.clone())];
+    beside_fresh_stack("dashboards", options, &further, workspace, signals, |command| {
+        let dashboards = workspace.root().join("monitoring/grafana/dashboards");
+        command
+            .args(["check-dashboards", "--dashboards"])
+            .arg(dashboards)
+            .args(["--webhook-port", &port])
+            .args(rest);
+    })
+}
+
+/// A whole stack on free ports with empty data, and a tool that is told where it is.
+fn beside_fresh_stack(
+    purpose: &str,
+    mut options: Dev,
+    further: &[(&'static str, String)],
+    workspace: &Workspace,
+    signals: &Signals,
+    arguments: impl FnOnce(&mut std::process::Command),
+) -> Result<()> {
+    let directory = TemporaryDir::new(purpose)?;
     let data = directory.data();
     let settings = Settings::Ours;
-    let mut options = Dev { release, ..Dev::default() };
     let base = Base::from(settings)?;
-    options.port_offset = free_offset(|offset| plan(base, options.components, options.replicas, offset))?;
+    options.port_offset = free_offset(|offset| {
+        plan(base, options.components, options.replicas, offset).monitored(options.monitor)
+    })?;
+    let options = &options;
     let mut stack =
-        Stack::new(Blueprint { workspace, data, options: &options, settings, shown: false, signals })?;
+        Stack::new(Blueprint { workspace, data, options, settings, further, shown: false, signals })?;
     let result = stack.start().and_then(|()| {
-        let mut command = workspace.binary("tasktracker-dev", release)?;
-        command.args(["smoke", "--readme"]).arg(workspace.root().join("README.md"));
-        command.arg("--dev-json").arg(data.state_file()).args(rest);
-        let tool = Child::spawn("smoke", command, Output::Terminal, Ending::TOOL)?;
+        let mut command = workspace.binary("tasktracker-dev", options.release)?;
+        arguments(&mut command);
+        command.arg("--dev-json").arg(data.state_file());
+        let tool = Child::spawn(purpose, command, Output::Terminal, Ending::TOOL)?;
         stack.run_beside(tool)
     });
     if matches!(result, Err(Error::Exit(_))) {

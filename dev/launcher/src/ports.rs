@@ -67,11 +67,20 @@ pub(crate) struct Mail {
     pub(crate) page: SocketAddr,
 }
 
+/// What watches the processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Monitor {
+    pub(crate) prometheus: SocketAddr,
+    pub(crate) alertmanager: SocketAddr,
+    pub(crate) node_exporter: SocketAddr,
+}
+
 /// Everything that listens on TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) processes: Vec<Process>,
     pub(crate) mail: Option<Mail>,
+    pub(crate) monitor: Option<Monitor>,
     offset: u16,
 }
 
@@ -132,10 +141,20 @@ pub(crate) fn plan(base: Base, components: Components, replicas: Replicas, offse
         smtp: SocketAddr::new(LOOPBACK, 1025 + offset),
         page: SocketAddr::new(LOOPBACK, 8025 + offset),
     });
-    Plan { processes, mail, offset }
+    Plan { processes, mail, monitor: None, offset }
 }
 
 impl Plan {
+    /// With Prometheus and Alertmanager beside it, if they are wanted.
+    pub(crate) fn monitored(mut self, wanted: bool) -> Self {
+        self.monitor = wanted.then(|| Monitor {
+            prometheus: SocketAddr::new(LOOPBACK, 9090 + self.offset),
+            alertmanager: SocketAddr::new(LOOPBACK, 9093 + self.offset),
+            node_exporter: SocketAddr::new(LOOPBACK, 9100 + self.offset),
+        });
+        self
+    }
+
     /// Each address with what wants it.
     fn addresses(&self) -> Vec<(SocketAddr, String)> {
         let mut all = Vec::new();
@@ -146,6 +165,11 @@ impl Plan {
         if let Some(mail) = self.mail {
             all.push((mail.smtp, "the SMTP sink".to_owned()));
             all.push((mail.page, "the mail page".to_owned()));
+        }
+        if let Some(monitor) = self.monitor {
+            all.push((monitor.prometheus, "Prometheus".to_owned()));
+            all.push((monitor.alertmanager, "Alertmanager".to_owned()));
+            all.push((monitor.node_exporter, "node_exporter".to_owned()));
         }
         all
     }
@@ -229,6 +253,7 @@ mod tests {
     fn the_largest_stack_uses_each_port_once() {
         let most = Replicas { api: MOST_REPLICAS, worker: MOST_REPLICAS, scheduler: MOST_REPLICAS };
         let mut addresses: Vec<_> = plan(BASE, Components::ALL, most, HIGHEST_OFFSET)
+            .monitored(true)
             .addresses()
             .into_iter()
             .map(|(addr, _)| addr)

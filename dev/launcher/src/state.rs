@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) database_url: Option<String>,
     pub(crate) migrate_database_url: Option<String>,
     pub(crate) redis_url: Option<String>,
+    pub(crate) prometheus_url: Option<String>,
+    pub(crate) alertmanager_url: Option<String>,
     pub(crate) metrics_urls: Vec<String>,
     pub(crate) processes: Vec<Running>,
 }
@@ -57,6 +59,8 @@ impl State {
             ("database_url", optional(&self.database_url)),
             ("migrate_database_url", optional(&self.migrate_database_url)),
             ("redis_url", optional(&self.redis_url)),
+            ("prometheus_url", optional(&self.prometheus_url)),
+            ("alertmanager_url", optional(&self.alertmanager_url)),
             ("metrics_urls", format!("[{}]", metrics.join(", "))),
             ("processes", format!("[\n{}\n  ]", processes.join(",\n"))),
         ];
@@ -136,6 +140,8 @@ mod tests {
   "database_url": null,
   "migrate_database_url": null,
   "redis_url": null,
+  "prometheus_url": null,
+  "alertmanager_url": null,
   "metrics_urls": ["http://127.0.0.1:9464/metrics"],
   "processes": [
     {"name": "api", "pid": 8, "ports": {"public": 8000, "internal": 9464}, "log": "/tmp/api.log"}

@@ -1,6 +1,7 @@
 //! What development and tests need and production does not.
 //!
 //! - [`mod@bench`]: measures the job system beside the limits of its servers.
+//! - [`check_dashboards`]: asks the queries of Grafana's dashboards to a live Prometheus.
 //! - [`client()`]: a client of our own processes.
 //! - [`mail_sink`]: an SMTP server that keeps every mail and shows it, as a program and in process.
 //! - [`seed`]: a demo user with believable tasks.
@@ -10,6 +11,7 @@
 //! Nothing here may be a dependency of `common`, `api`, `worker` or `scheduler`, except of their tests.
 
 pub mod bench;
+pub mod check_dashboards;
 mod client;
 pub mod mail_sink;
 pub mod seed;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use common::shutdown;
 use tools::mail_sink::{Credentials, MailSink, Options};
-use tools::{bench, seed, smoke};
+use tools::{bench, check_dashboards, seed, smoke};
 use tracing_subscriber::EnvFilter;
 
 /// Development programs of TaskTracker.
@@ -32,6 +32,8 @@ enum Command {
     Smoke(smoke::Args),
     /// Fill a running system with a demo user and believable tasks
     Seed(seed::Args),
+    /// Use a running `cargo dev --monitor`, and ask its Prometheus everything that the dashboards ask
+    CheckDashboards(check_dashboards::Args),
     /// Measure how fast it is, beside the limits of the servers
     Bench(bench::Args),
 }
@@ -67,6 +69,7 @@ async fn main() -> ExitCode {
         Command::MailSink(args) => mail_sink(args).await,
         Command::Smoke(args) => smoke::run(&args).await,
         Command::Seed(args) => seed::run(&args).await,
+        Command::CheckDashboards(args) => check_dashboards::run(&args).await,
         Command::Bench(args) => bench::run(&args).await,
     };
     match result {

@@ -5,7 +5,10 @@ use common::{
     metrics,
     redis::Redis,
 };
-use diesel::{QueryableByName, sql_types::BigInt};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Double},
+};
 
 use crate::rounds::Round;
 
@@ -44,6 +47,8 @@ impl Round for Stores {
         metrics::postgres(postgres.size as f64, postgres.connections as f64, postgres.limit as f64);
         let (used, limit) = redis_memory(&self.redis).await?;
         metrics::redis_memory(used, limit);
+        let (finished_at, size) = newest_backup(&self.db).await?;
+        metrics::backup(finished_at, size);
         Ok(EVERY)
     }
 }
@@ -57,6 +62,25 @@ async fn postgres(db: &Db) -> anyhow::Result<Postgres> {
     .get_result(&mut db.conn().await?)
     .await?;
     Ok(row)
+}
+
+/// When the newest backup was finished, in Unix time, and its bytes; 0 if there is none.
+async fn newest_backup(db: &Db) -> anyhow::Result<(f64, f64)> {
+    #[derive(QueryableByName)]
+    struct Backup {
+        #[diesel(sql_type = Double)]
+        finished_at: f64,
+        #[diesel(sql_type = BigInt)]
+        size: i64,
+    }
+
+    let mut newest: Vec<Backup> = sql!(
+        "SELECT extract(epoch FROM finished_at)::float8 AS finished_at, size_bytes AS size
+         FROM backups ORDER BY finished_at DESC LIMIT 1"
+    )
+    .load(&mut db.conn().await?)
+    .await?;
+    Ok(newest.pop().map_or((0.0, 0.0), |backup| (backup.finished_at, backup.size as f64)))
 }
 
 /// Bytes that Redis uses, and may use; 0 is no limit.
@@ -74,6 +98,20 @@ mod tests {
     use common::testing::{database_at, setting};
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_newest_backup_is_the_one_that_was_finished_last() {
+        let (_database, db, _due) = database_at("2026-05-04T10:00:00Z").await;
+        assert_eq!(newest_backup(&db).await.unwrap(), (0.0, 0.0));
+        diesel::sql_query(
+            "INSERT INTO backups (finished_at, size_bytes, file)
+             VALUES (to_timestamp(2000), 7, 'b'), (to_timestamp(1000), 8, 'a')",
+        )
+        .execute(&mut db.conn().await.unwrap())
+        .await
+        .unwrap();
+        assert_eq!(newest_backup(&db).await.unwrap(), (2000.0, 7.0));
+    }
 
     #[tokio::test]
     async fn both_stores_say_how_large_they_are() {

@@ -22,6 +22,7 @@ fn settings() -> BTreeMap<String, Vec<Arg>> {
         api::config::Config::command(),
         api::config::Migrate::command(),
         api::config::AdminCommand::command(),
+        api::config::Reseal::command(),
         worker::config::Config::command(),
         scheduler::config::Config::command(),
     ] {

@@ -1,6 +1,6 @@
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -33,7 +33,8 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    pub(super) async fn start(folder: &Path) -> Self {
+    /// Starts one, with our roles, in a folder that others may pass through.
+    pub async fn start(folder: &Path) -> Self {
         let mut server = Self { folder: folder.join("postgres"), user: user().await, child: None };
         server.initialize().await;
         server.start_again().await;
@@ -83,11 +84,26 @@ impl PostgresServer {
         child.wait().await.expect("a child may be waited for")
     }
 
+    /// Puts a file beside its data that it alone may read, and answers where that is.
+    pub fn put(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        fs::write(&path, content).expect("a file for PostgreSQL");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("a file may be closed");
+        chown(&path, Some(self.user.0), Some(self.user.1)).expect("a file may be given away");
+        path
+    }
+
     /// Starts it again, and waits until it accepts connections.
     pub async fn start_again(&mut self) {
+        self.start_with(&[]).await;
+    }
+
+    /// The same with further settings, as `name=value`.
+    pub async fn start_with(&mut self, further: &[String]) {
         let mut command = self.command("postgres");
         command.arg("-D").arg(self.data()).arg("-k").arg(&self.folder);
-        for setting in ["listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=32MB"] {
+        let ours = ["listen_addresses=", "fsync=off", "full_page_writes=off", "shared_buffers=32MB"];
+        for setting in ours.into_iter().chain(further.iter().map(String::as_str)) {
             command.args(["-c", setting]);
         }
         self.child = Some(command.spawn().expect("PostgreSQL can be started"));

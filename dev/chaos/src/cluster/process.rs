@@ -108,6 +108,11 @@ impl Process {
         self.public
     }
 
+    /// Where its metrics and probes are.
+    pub fn internal(&self) -> SocketAddr {
+        self.internal
+    }
+
     /// Its process id; `None` once it has ended.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -168,9 +173,14 @@ impl Process {
 
     /// Its metrics, now.
     pub async fn metrics(&self) -> Exposition {
+        Exposition::parse(&self.exposition().await).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+    }
+
+    /// The same as text.
+    pub async fn exposition(&self) -> String {
         let (status, text) = self.get("/metrics").await.expect("the internal port answers");
         assert_eq!(status, 200, "{}", self.name);
-        Exposition::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        text
     }
 
     async fn get(&self, path: &str) -> Result<(u16, String), String> {

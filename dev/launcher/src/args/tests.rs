@@ -17,8 +17,7 @@ fn nothing_means_everything_once() {
 
 #[test]
 fn all_options_of_dev_are_read_in_both_forms() {
-    let line =
-        "--release --data=/tmp/x --port-offset 100 --api 2 --worker=3 --scheduler 2 --only postgres,worker";
+    let line = "--release --data=/tmp/x --port-offset 100 --api 2 --worker=3 --scheduler 2 --monitor --only postgres,worker";
     let Command::Dev(dev) = parsed(line).unwrap() else { panic!("not dev") };
     assert_eq!(
         dev,
@@ -28,6 +27,7 @@ fn all_options_of_dev_are_read_in_both_forms() {
             port_offset: 100,
             replicas: Replicas { api: 2, worker: 3, scheduler: 2 },
             components: Components { api: false, scheduler: false, ..Components::ALL },
+            monitor: true,
         }
     );
 }

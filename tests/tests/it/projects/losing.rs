@@ -254,3 +254,36 @@ async fn a_viewer_may_be_held_to_one_project() {
         Viewer { user_id: eda.id.parse().unwrap(), project: Some(id(&elsewhere).parse().unwrap()) };
     assert!(Task::find(&mut conn, stranger, task(&inside)).await.is_err());
 }
+
+/// The account goes, and what it shared stays with the others.
+#[tokio::test]
+async fn a_project_outlives_the_account_of_its_owner() {
+    let Cast { app, ann, eda, vic, project, .. } = cast().await;
+    let mine =
+        ann.create_task(json!({"title": "One", "project_id": id(&project), "assignee_id": ann.id})).await;
+    let hers = eda.create_task(json!({"title": "Two", "project_id": id(&project)})).await;
+    ann.create_task(json!({"title": "Private"})).await;
+    let alone = super::project(&ann, "Alone").await;
+    ann.create_task(json!({"title": "Three", "project_id": id(&alone)})).await;
+    ann.delete("/me").await.assert(202);
+    app.run_due().await;
+    assert_eq!(app.mail().await.len(), 1);
+    app.db.clock().set(common::testing::at("2030-01-08T00:00:01Z"));
+    let mut tx = app.db.begin().await.unwrap();
+    common::jobs::Job::enqueue(&common::jobs::PruneHistory {}, &mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+    app.work().await;
+
+    let owners = "SELECT name || ' ' || owner_id AS line FROM projects";
+    let name = project["name"].as_str().unwrap();
+    assert_eq!(
+        lines(&app, owners).await,
+        [format!("{name} {}", eda.id)],
+        "the editor comes before the viewer"
+    );
+    let left = "SELECT title || ' ' || owner_id || ' ' || coalesce(assignee_id::text, '-') AS line FROM tasks ORDER BY title";
+    assert_eq!(lines(&app, left).await, ["One", "Two"].map(|title| format!("{title} {} -", eda.id)));
+    let members = "SELECT user_id::text AS line FROM project_members";
+    assert_eq!(lines(&app, members).await, [vic.id.clone()]);
+    assert_ne!(id(&mine), id(&hers));
+}
