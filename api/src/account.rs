@@ -12,6 +12,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use common::{
+    audit::{self, Act},
     credentials::{Login, Session, Sessions},
     error::{Code, Error},
     ids::UserId,
@@ -86,6 +87,7 @@ async fn register(
     }
     let mut tx = app.db.begin().await?;
     let registered = User::register(&mut tx, &new, &hash).await;
+    let registered = audit::after(&mut tx, registered, |user| Act::own(user.id, "account.registered")).await;
     let user = tx.finish(registered).await?;
     metrics::auth_event("register", "ok");
     Ok((StatusCode::CREATED, [(header::ETAG, user.etag())], axum::Json(user)).into_response())
@@ -159,7 +161,12 @@ async fn confirm(app: &AppState, token: &str) -> Result<()> {
             }
             _ => User::verify_email(&mut tx, redeemed.user_id).await?,
         }
-        one_time::end(&mut tx, redeemed.user_id, &[redeemed.purpose]).await
+        one_time::end(&mut tx, redeemed.user_id, &[redeemed.purpose]).await?;
+        let done = match redeemed.purpose {
+            TokenPurpose::ChangeEmail => "account.email_changed",
+            _ => "account.email_verified",
+        };
+        audit::record(&mut tx, Act::own(redeemed.user_id, done)).await
     };
     let confirmed = confirmed.await;
     tx.finish(confirmed).await?;
@@ -291,6 +298,7 @@ async fn set_password(app: &AppState, token: &str, password: String) -> Result<(
         User::verify_email(&mut tx, user).await?;
         one_time::end(&mut tx, user, &PURPOSES).await?;
         one_time::end(&mut tx, user, &[TokenPurpose::ChangeEmail]).await?;
+        audit::record(&mut tx, Act::own(user, "account.password_reset")).await?;
         Session::end(&mut tx, user, Sessions::All).await
     };
     let set: Result<_, Error> = set.await;

@@ -50,11 +50,11 @@ async fn enter(app: &AppState, request: Request, counted: &mut Option<Counted>) 
         }
         None => refused(Code::InvalidToken),
     };
-    if let Caller::Known(auth) = &caller {
-        if let Some(by_user) = app.limits.count_user(auth.viewer.user_id).await {
-            *counted = Some(by_user);
-            by_user.allowed()?;
-        }
+    if let Caller::Known(auth) = &caller
+        && let Some(by_user) = app.limits.count_user(auth.viewer.user_id).await
+    {
+        *counted = Some(by_user);
+        by_user.allowed()?;
     }
     parts.extensions.insert(caller);
     Ok(Request::from_parts(parts, body))

@@ -7,10 +7,12 @@ use axum::{
 };
 use common::{
     api_tokens::{ApiToken, NewApiToken},
+    audit::{self, Act},
     ids::ApiTokenId,
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -85,6 +87,8 @@ async fn create(
         Begin::Replay(answer) => return Ok(answer),
     };
     let created = ApiToken::create(&mut tx, auth.viewer, &new).await;
+    let act = Act::own(auth.viewer.user_id, "api_token.created").details(json!({"name": new.name}));
+    let created = audit::after(&mut tx, created, |_| act).await;
     idempotency.finish_secret(tx, created.map(with_secret)).await
 }
 
@@ -127,6 +131,8 @@ async fn revoke(State(app): State<AppState>, auth: Auth, Path(id): Path<ApiToken
     auth.session()?;
     let mut tx = app.db.begin().await?;
     let revoked = ApiToken::revoke(&mut tx, auth.viewer, id).await;
+    let act = Act::new(auth.viewer.user_id, "api_token.revoked", "api_token", id.uuid());
+    let revoked = audit::after(&mut tx, revoked, |_| act).await;
     tx.finish(revoked).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -7,6 +7,7 @@ use axum::{
 };
 use common::{
     access::Viewer,
+    audit::{self, Act},
     credentials::{ACCESS_TOKEN_LIFE, Login, OpenSession, Refresh, Session, Sessions},
     error::{Code, Error},
     ids::SessionId,
@@ -103,6 +104,13 @@ async fn login(
     if let Some(login) = login.filter(|_| good) {
         let mut tx = app.db.begin().await?;
         let begun = Session::begin(&mut tx, &login, &address.client(&app, &headers)).await;
+        let begun = match begun {
+            Ok(Some(session)) => {
+                let act = Act::own(session.user_id, "session.begun");
+                audit::after(&mut tx, Ok(session), |_| act).await.map(Some)
+            }
+            other => other,
+        };
         session = tx.finish(begun).await?;
     }
     let Some(session) = session else {
@@ -181,8 +189,10 @@ async fn logout(
     let session = auth.session()?;
     let which = if parameters.all { Sessions::All } else { Sessions::One(session) };
     let mut tx = app.db.begin().await?;
-    let ended = Session::end(&mut tx, auth.viewer.user_id, which).await?;
-    tx.commit().await?;
+    let ended = Session::end(&mut tx, auth.viewer.user_id, which).await;
+    let act = Act::own(auth.viewer.user_id, "session.ended");
+    let ended = audit::after(&mut tx, ended, |_| act).await;
+    let ended = tx.finish(ended).await?;
     app.tokens.end(&ended);
     metrics::auth_event("logout", "ok");
     Ok(StatusCode::NO_CONTENT)
@@ -219,6 +229,8 @@ async fn revoke(State(app): State<AppState>, auth: Auth, Path(id): Path<SessionI
     auth.session()?;
     let mut tx = app.db.begin().await?;
     let ended = Session::end(&mut tx, auth.viewer.user_id, Sessions::One(id)).await;
+    let act = Act::new(auth.viewer.user_id, "session.ended", "session", id.uuid());
+    let ended = audit::after(&mut tx, ended, |_| act).await;
     let ended = tx.finish(ended).await?;
     if ended.is_empty() {
         return Err(Error::NotFound("session").into());

@@ -8,12 +8,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use common::{
+    audit::{self, Act},
     events::EventType,
     ids::EndpointId,
     webhooks::{Endpoint, EndpointPatch, Listed, NewEndpoint},
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -104,6 +106,9 @@ async fn create(
     };
     let created =
         Endpoint::create(&mut tx, auth.viewer, &app.secrets, &app.settings.webhooks.reach(), &new).await;
+    let act = Act::new(auth.viewer.user_id, "webhook.created", "webhook", None);
+    let act = act.details(json!({"events": new.events}));
+    let created = audit::after(&mut tx, created, |_| act).await;
     idempotency.finish_secret(tx, created.map(|made| with_secret(StatusCode::CREATED, made))).await
 }
 
@@ -175,6 +180,8 @@ async fn update(
     let mut tx = app.db.begin().await?;
     let (expected, reach) = (if_match.expected("w"), app.settings.webhooks.reach());
     let patched = Endpoint::patch(&mut tx, auth.viewer, id, &expected, &reach, &patch).await;
+    let act = Act::new(auth.viewer.user_id, "webhook.updated", "webhook", id.uuid());
+    let patched = audit::after(&mut tx, patched, |_| act).await;
     Ok(found(tx.finish(patched).await?))
 }
 
@@ -194,6 +201,8 @@ async fn delete(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let deleted = Endpoint::delete(&mut tx, auth.viewer, id, &if_match.expected("w")).await;
+    let act = Act::new(auth.viewer.user_id, "webhook.deleted", "webhook", id.uuid());
+    let deleted = audit::after(&mut tx, deleted, |_| act).await;
     tx.finish(deleted).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -220,5 +229,7 @@ async fn rotate_secret(
     };
     let expected = if_match.expected("w");
     let rotated = Endpoint::rotate_secret(&mut tx, auth.viewer, id, &expected, &app.secrets).await;
+    let act = Act::new(auth.viewer.user_id, "webhook.secret_rotated", "webhook", id.uuid());
+    let rotated = audit::after(&mut tx, rotated, |_| act).await;
     idempotency.finish_secret(tx, rotated.map(|made| with_secret(StatusCode::OK, made))).await
 }

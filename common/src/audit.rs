@@ -51,6 +51,11 @@ impl Act {
         Self { actor: Some(actor), event_type, entity_type, entity_id, task: None, details: None }
     }
 
+    /// Somebody did something to their own account.
+    pub fn own(actor: UserId, event_type: &'static str) -> Self {
+        Self::new(actor, event_type, "user", actor.uuid())
+    }
+
     /// With what changed.
     #[must_use]
     pub fn details(self, details: Value) -> Self {
@@ -73,6 +78,16 @@ pub async fn from_client<F: Future>(ip_hash: Option<Vec<u8>>, work: F) -> F::Out
 /// If the database is away.
 pub async fn record(tx: &mut Tx, act: Act) -> Result<()> {
     record_all(tx, vec![act]).await
+}
+
+/// What came of a change; if it succeeded, its act is written down with it.
+///
+/// # Errors
+/// The change's own, or if the database is away.
+pub async fn after<T>(tx: &mut Tx, done: Result<T>, act: impl FnOnce(&T) -> Act) -> Result<T> {
+    let value = done?;
+    record(tx, act(&value)).await?;
+    Ok(value)
 }
 
 /// Writes acts down, in one statement.

@@ -7,6 +7,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
+    audit::{self, Act},
     credentials::{Login, Session, Sessions},
     db::Tx,
     error::{Code, Error},
@@ -108,6 +109,8 @@ async fn delete_me(State(app): State<AppState>, auth: Auth) -> Result<Response> 
     auth.session()?;
     let mut tx = app.db.begin().await?;
     let requested = User::request_deletion(&mut tx, auth.viewer).await;
+    let act = Act::own(auth.viewer.user_id, "account.deletion_requested");
+    let requested = audit::after(&mut tx, requested, |_| act).await;
     let deletes_at = tx.finish(requested).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(Deletion { deletes_at })).into_response())
 }
@@ -124,6 +127,7 @@ async fn restore(State(app): State<AppState>, auth: Auth) -> Result<Response> {
     let mut tx = app.db.begin().await?;
     let kept = async {
         User::keep(&mut tx, auth.viewer.user_id).await?;
+        audit::record(&mut tx, Act::own(auth.viewer.user_id, "account.deletion_taken_back")).await?;
         User::find(tx.conn(), auth.viewer).await
     };
     let kept = kept.await;
@@ -164,6 +168,7 @@ async fn change_password(
     let changed = async {
         still(&mut tx, &login).await?;
         User::set_password(&mut tx, user, &hash).await?;
+        audit::record(&mut tx, Act::own(user, "account.password_changed")).await?;
         one_time::end(&mut tx, user, &[TokenPurpose::ResetPassword, TokenPurpose::ChangeEmail]).await?;
         Session::end(&mut tx, user, Sessions::Others(session)).await
     };

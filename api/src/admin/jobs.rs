@@ -2,12 +2,14 @@
 
 use axum::{extract::State, http::StatusCode, response::IntoResponse as _, response::Response};
 use common::{
+    audit::{self, Act},
     ids::JobId,
     ledger::{self, JobDetails, JobFilter, JobState, JobSummary, Retried},
     page::Page,
 };
 use garde::Validate;
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -67,6 +69,8 @@ async fn get(State(app): State<AppState>, _: Admin, Path(id): Path<JobId>) -> Re
 async fn retry(State(app): State<AppState>, admin: Admin, Path(id): Path<JobId>) -> Result<Response> {
     let mut tx = app.db.begin().await?;
     let retried = ledger::retry(&mut tx, id, &admin.address).await;
+    let act = Act::new(admin.user_id, "job.retried", "job", id.uuid());
+    let retried = audit::after(&mut tx, retried, |_| act).await;
     let job = tx.finish(retried).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(job)).into_response())
 }
@@ -82,6 +86,8 @@ async fn retry(State(app): State<AppState>, admin: Admin, Path(id): Path<JobId>)
 async fn cancel(State(app): State<AppState>, admin: Admin, Path(id): Path<JobId>) -> Result<Response> {
     let mut tx = app.db.begin().await?;
     let cancelled = ledger::cancel(&mut tx, id, &admin.address).await;
+    let act = Act::new(admin.user_id, "job.cancelled", "job", id.uuid());
+    let cancelled = audit::after(&mut tx, cancelled, |_| act).await;
     let job = tx.finish(cancelled).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(job)).into_response())
 }
@@ -120,6 +126,8 @@ async fn retry_all(
     let filter = JobFilter { state: Some(state), kind, queue, ..JobFilter::default() };
     let mut tx = app.db.begin().await?;
     let retried = ledger::retry_all(&mut tx, &filter, before, &admin.address).await;
+    let act = Act::new(admin.user_id, "jobs.retried", "job", None).details(json!({"filter": filter}));
+    let retried = audit::after(&mut tx, retried, |_| act).await;
     let retried = tx.finish(retried).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(retried)).into_response())
 }

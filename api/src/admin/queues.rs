@@ -2,11 +2,13 @@
 
 use axum::extract::State;
 use common::{
+    audit::{self, Act},
     error::one_line,
     ledger::{QueueStatus, pause_by_hand, resume_by_hand},
 };
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -70,6 +72,9 @@ async fn pause(
     let mut tx = app.db.begin().await?;
     let reason = pause.reason.as_deref().map(str::trim);
     let paused = pause_by_hand(&mut tx, &queue, &admin.address, reason).await;
+    let act = Act::new(admin.user_id, "queue.paused", "queue", None);
+    let act = act.details(json!({"queue": queue, "reason": reason}));
+    let paused = audit::after(&mut tx, paused, |_| act).await;
     Ok(axum::Json(tx.finish(paused).await?))
 }
 
@@ -88,5 +93,7 @@ async fn resume(
 ) -> Result<axum::Json<QueueStatus>> {
     let mut tx = app.db.begin().await?;
     let resumed = resume_by_hand(&mut tx, &queue, &admin.address).await;
+    let act = Act::new(admin.user_id, "queue.resumed", "queue", None).details(json!({"queue": queue}));
+    let resumed = audit::after(&mut tx, resumed, |_| act).await;
     Ok(axum::Json(tx.finish(resumed).await?))
 }

@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::StatusCode};
 use common::{
+    audit::{self, Act},
     ids::SuppressionId,
     page::Page,
     suppressions::{SuppressionEntry, SuppressionFilter},
@@ -43,9 +44,15 @@ async fn list(
     params(("id" = SuppressionId, Path)),
     responses((status = 204, description = "It is gone"), Problem),
 )]
-async fn delete(State(app): State<AppState>, _: Admin, Path(id): Path<SuppressionId>) -> Result<StatusCode> {
+async fn delete(
+    State(app): State<AppState>,
+    admin: Admin,
+    Path(id): Path<SuppressionId>,
+) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let removed = SuppressionEntry::remove(&mut tx, id).await;
+    let act = Act::new(admin.user_id, "suppression.removed", "suppression", id.uuid());
+    let removed = audit::after(&mut tx, removed, |()| act).await;
     tx.finish(removed).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -6,10 +6,12 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use common::{
+    audit::{self, Act},
     ids::UserId,
     page::Page,
     users::{Account, AccountFilter, AccountPatch},
 };
+use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
@@ -72,6 +74,9 @@ async fn update(
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
     let changed = Account::change(&mut tx, id, &if_match.expected("u"), &patch, &admin.address).await;
+    let act = Act::new(admin.user_id, "user.updated", "user", id.uuid());
+    let act = act.details(json!({"role": patch.role, "is_active": patch.is_active}));
+    let changed = audit::after(&mut tx, changed, |_| act).await;
     let (account, ended) = tx.finish(changed).await?;
     app.tokens.end(&ended);
     Ok(answer(account))

@@ -84,7 +84,7 @@ pub async fn reseal(db: &Db, keys: &SecretKeys) -> Result<Summary> {
                 }
             }
         }
-        if rows.len() < BATCH as usize {
+        if rows.len() < usize::try_from(BATCH).unwrap_or(usize::MAX) {
             summary.lost.dedup();
             return Ok(summary);
         }

@@ -174,10 +174,13 @@ fn shown_secrets(code: &[(usize, String)]) -> Vec<usize> {
 
 #[test]
 fn no_struct_with_a_secret_can_be_printed() {
-    let findings = rust_files().into_iter().filter(|file| !is_test(&file.path)).flat_map(|file| {
-        let numbers = shown_secrets(&parts(without_unit_tests(&file.text)).code);
-        numbers.into_iter().map(move |number| format!("{}:{number}", file.path)).collect::<Vec<_>>()
-    });
+    let findings = rust_files()
+        .into_iter()
+        .filter(|file| !is_test(&file.path) && !file.path.starts_with("dev/"))
+        .flat_map(|file| {
+            let numbers = shown_secrets(&parts(without_unit_tests(&file.text)).code);
+            numbers.into_iter().map(move |number| format!("{}:{number}", file.path)).collect::<Vec<_>>()
+        });
     refuse("leave `Debug` out of its derive: it would end up in a log", findings.collect());
 
     let code = |text: &str| -> Vec<(usize, String)> { parts(text).code };

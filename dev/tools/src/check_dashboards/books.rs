@@ -114,7 +114,7 @@ impl Books {
                     .into_iter()
                     .filter(|(_, count)| *count > 0.0)
                     .map(|(labels, count)| {
-                        (labels["label"].as_str().unwrap_or_default().to_owned(), count as i64)
+                        (labels["label"].as_str().unwrap_or_default().to_owned(), whole(count))
                     })
                     .collect();
                 if counted != *stored {
@@ -127,4 +127,9 @@ impl Books {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
+}
+
+/// A counter's value, which is whole.
+fn whole(count: f64) -> i64 {
+    format!("{count:.0}").parse().unwrap_or_default()
 }

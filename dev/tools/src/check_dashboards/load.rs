@@ -71,7 +71,7 @@ impl Load {
         ann.expect(Method::GET, "/tasks?limit=20", None).await?;
         ann.expect(Method::PATCH, &path, Some(json!({ "priority": "high" }))).await?;
         ann.refused(StatusCode::UNPROCESSABLE_ENTITY, "/tasks", json!({ "title": "" })).await?;
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             ann.expect(Method::POST, &format!("{path}/complete"), None).await?;
         }
         Ok(())

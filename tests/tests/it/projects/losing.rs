@@ -284,6 +284,6 @@ async fn a_project_outlives_the_account_of_its_owner() {
     let left = "SELECT title || ' ' || owner_id || ' ' || coalesce(assignee_id::text, '-') AS line FROM tasks ORDER BY title";
     assert_eq!(lines(&app, left).await, ["One", "Two"].map(|title| format!("{title} {} -", eda.id)));
     let members = "SELECT user_id::text AS line FROM project_members";
-    assert_eq!(lines(&app, members).await, [vic.id.clone()]);
+    assert_eq!(lines(&app, members).await, std::slice::from_ref(&vic.id));
     assert_ne!(id(&mine), id(&hers));
 }
