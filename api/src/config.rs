@@ -82,7 +82,7 @@ pub struct Http {
     /// none is named
     #[arg(long, env = "ADMIN_ALLOW_CIDRS", value_name = "CIDRS", value_delimiter = ',', value_parser = network)]
     pub admin_allow_cidrs: Vec<ipnet::IpNet>,
-    /// Web pages whose scripts may use the API (CORS): origins such as https://app.example.com, separated by commas
+    /// Web pages whose scripts may use the API (CORS): origins such as `https://app.example.com`, separated by commas
     #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<http::HeaderValue>,
     /// For how many seconds a stopping process is not ready and still accepts, so that a balancer can turn away

@@ -1,5 +1,5 @@
 //! The audit trail: who did what, and when, in the transaction that did it. Rows hold plain ids and what the actor was
-//! called then, so that they outlive what they are about; nobody changes or deletes them, and [`seal`] makes it show if
+//! called then, so that they outlive what they are about; nobody changes or deletes them, and [`mod@seal`] makes it show if
 //! somebody did. What happens to a task, a project or a comment is written by [`events`](crate::events) together with
 //! the event; everything else by whoever does it, with [`record`].
 //!

@@ -1,6 +1,6 @@
 //! Webhooks: where people want to be told what happened (an endpoint), and what came of telling them (a delivery), after
 //! Standard Webhooks. A request writes one event ([`events`](crate::events)); deliveries are made of it by
-//! [`fan_out`], and each is sent by a job of its own.
+//! [`mod@fan_out`], and each is sent by a job of its own.
 
 pub mod attempt;
 mod delivery;

@@ -204,7 +204,7 @@ impl Task {
     /// overdue comes first, then by priority, then by age.
     ///
     /// # Errors
-    /// [`Error::Malformed`](crate::error::Error::Malformed) if the cursor is not of this list.
+    /// [`Error::Malformed`] if the cursor is not of this list.
     pub async fn list(
         conn: &mut AsyncPgConnection,
         viewer: Viewer,

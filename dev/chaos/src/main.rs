@@ -1,4 +1,4 @@
-//! `tasktracker-chaos`: the command line of [`chaos`]. `cargo dev chaos` builds it and gives it servers to start.
+//! `tasktracker-chaos`: the command line of [`mod@chaos`]. `cargo dev chaos` builds it and gives it servers to start.
 
 use std::{io::Write as _, process::ExitCode, time::Duration};
 
