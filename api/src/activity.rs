@@ -10,6 +10,7 @@ use common::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Auth,
     error::{Problem, Result},
     extract::{Path, Query},
@@ -34,8 +35,8 @@ async fn list(
     auth: Auth,
     Path(id): Path<TaskId>,
     Query(paging): Query<Paging>,
-) -> Result<axum::Json<Page<AuditEvent>>> {
+) -> Result<Paged<Page<AuditEvent>>> {
     let mut conn = app.db.conn().await?;
     let task = Task::find(&mut conn, auth.viewer, id).await?;
-    Ok(axum::Json(AuditEvent::of_task(&mut conn, task.id, &paging, &app.cursor_keys).await?))
+    Ok(Paged(AuditEvent::of_task(&mut conn, task.id, &paging, &app.cursor_keys).await?))
 }

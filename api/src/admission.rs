@@ -1,5 +1,6 @@
 //! Who gets in, before a handler sees the request: a limit by address, what the caller says they are, a limit by person
-//! (design §3). Each is decided here once; handlers say by their extractors whom they want.
+//! (design §3). Each is decided here once; handlers say by their extractors whom they want. What they write into the audit
+//! trail says from where, too.
 
 use axum::{
     extract::{FromRequestParts as _, MatchedPath, Request, State},
@@ -9,6 +10,7 @@ use axum::{
 };
 use common::{
     api_tokens::{Bearer, PREFIX},
+    audit,
     error::{Code, Error},
 };
 
@@ -27,7 +29,7 @@ use crate::{
 pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
     let mut counted = None;
     let mut response = match enter(&app, request, &mut counted).await {
-        Ok(request) => next.run(request).await,
+        Ok((address, request)) => audit::from_client(address.hash(&app), next.run(request)).await,
         Err(error) => error.into_response(),
     };
     if let Some(counted) = counted {
@@ -36,14 +38,20 @@ pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: N
     response
 }
 
-async fn enter(app: &AppState, request: Request, counted: &mut Option<Counted>) -> Result<Request> {
+async fn enter(
+    app: &AppState,
+    request: Request,
+    counted: &mut Option<Counted>,
+) -> Result<(Address, Request)> {
     let (mut parts, body) = request.into_parts();
-    let Ok(Address(address)) = Address::from_request_parts(&mut parts, app).await;
-    *counted = app.limits.count_address(address).await;
+    let Ok(address) = Address::from_request_parts(&mut parts, app).await;
+    *counted = app.limits.count_address(address.0).await;
     counted.as_ref().map_or(Ok(()), Counted::allowed)?;
 
     let template = parts.extensions.get::<MatchedPath>().cloned();
-    let Some(token) = credentials(&parts.headers) else { return Ok(Request::from_parts(parts, body)) };
+    let Some(token) = credentials(&parts.headers) else {
+        return Ok((address, Request::from_parts(parts, body)));
+    };
     let caller = match token {
         Some(token) => {
             identify(app, token, &parts.method, template.as_ref().map_or("", MatchedPath::as_str)).await?
@@ -57,7 +65,7 @@ async fn enter(app: &AppState, request: Request, counted: &mut Option<Counted>) 
         by_user.allowed()?;
     }
     parts.extensions.insert(caller);
-    Ok(Request::from_parts(parts, body))
+    Ok((address, Request::from_parts(parts, body)))
 }
 
 /// The token of `Authorization: Bearer …`: `None` without the header, `Some(None)` if it holds something else.

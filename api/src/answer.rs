@@ -1,8 +1,14 @@
 //! Forms of answers that several resources have. What only one resource answers stands there.
 
 use axum::{
-    http::{StatusCode, header},
-    response::{IntoResponse as _, Response},
+    extract::Request,
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use common::{
+    page::Page,
+    tasks::{TaskPage, TaskPageInfo},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -14,6 +20,57 @@ use crate::extract::IfNoneMatch;
 pub(crate) struct All<T> {
     /// The rows.
     pub(crate) data: Vec<T>,
+}
+
+/// A page of a list. The head of the answer says where the next one is, too.
+#[derive(Debug)]
+pub(crate) struct Paged<T>(pub(crate) T);
+
+/// The parameter that leads to the next page, as an extension of an answer.
+#[derive(Debug, Clone)]
+struct NextPage {
+    name: &'static str,
+    value: String,
+}
+
+impl<T: Serialize> IntoResponse for Paged<Page<T>> {
+    fn into_response(self) -> Response {
+        let next = self.0.page.next_cursor.clone().map(|value| NextPage { name: "cursor", value });
+        (next.map(axum::Extension), axum::Json(self.0)).into_response()
+    }
+}
+
+impl IntoResponse for Paged<TaskPage> {
+    fn into_response(self) -> Response {
+        let next = match &self.0.page {
+            TaskPageInfo::Cursor(page) => {
+                page.next_cursor.clone().map(|value| NextPage { name: "cursor", value })
+            }
+            TaskPageInfo::Number(page) => {
+                let next = i64::from(page.number) + 1;
+                (next <= page.total_pages).then(|| NextPage { name: "page", value: next.to_string() })
+            }
+        };
+        (next.map(axum::Extension), axum::Json(self.0)).into_response()
+    }
+}
+
+/// Says where the next page is: `Link: <…>; rel="next"` (RFC 8288 §3); a layer of the router.
+pub(crate) async fn link_next(request: Request, next: Next) -> Response {
+    let uri = request.uri().clone();
+    let mut response = next.run(request).await;
+    if let Some(NextPage { name, value }) = response.extensions_mut().remove() {
+        let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(query.filter(|(other, _)| other != name))
+            .append_pair(name, &value)
+            .finish();
+        let link = format!("<{}?{query}>; rel=\"next\"", uri.path());
+        if let Ok(link) = HeaderValue::try_from(link) {
+            response.headers_mut().insert(header::LINK, link);
+        }
+    }
+    response
 }
 
 /// A resource with its entity tag.

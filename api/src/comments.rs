@@ -9,7 +9,7 @@ use common::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{created, tagged, unless_known},
+    answer::{Paged, created, tagged, unless_known},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
@@ -64,9 +64,9 @@ async fn list(
     auth: Auth,
     Path(id): Path<TaskId>,
     Query(paging): Query<Paging>,
-) -> Result<axum::Json<Page<Comment>>> {
+) -> Result<Paged<Page<Comment>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(Comment::list(&mut conn, auth.viewer, id, &paging, &app.cursor_keys).await?))
+    Ok(Paged(Comment::list(&mut conn, auth.viewer, id, &paging, &app.cursor_keys).await?))
 }
 
 /// Read a comment

@@ -76,6 +76,11 @@ impl Problem {
             errors,
         }
     }
+
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
 }
 
 impl IntoResponse for Problem {
@@ -111,6 +116,7 @@ impl ApiError {
             Error::Invalid(_) => Code::ValidationFailed,
             Error::Malformed(error) => error.code,
             Error::Conflict { code, .. } | Error::Unauthenticated(code) | Error::Forbidden(code) => *code,
+            Error::Undone { .. } => Code::BatchUndone,
             Error::Stale { .. } => Code::StaleVersion,
             Error::TooManyRequests { .. } => Code::RateLimited,
             Error::Unavailable(error) => {
@@ -125,52 +131,73 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let plain = |code: Code| Problem::new(code, code.help(), Vec::new()).into_response();
-        match self.0 {
+impl From<&Error> for Problem {
+    fn from(error: &Error) -> Self {
+        let plain = |code: Code| Self::new(code, code.help(), Vec::new());
+        match error {
             Error::NotFound(what) => {
-                let detail = format!("There is no such {what}, or it is not yours.");
-                Problem::new(Code::NotFound, detail, Vec::new()).into_response()
+                Self::new(Code::NotFound, format!("There is no such {what}, or it is not yours."), Vec::new())
             }
             Error::Invalid(errors) => {
-                let detail = match &*errors {
+                let detail = match &**errors {
                     [one] => one.detail.clone(),
                     many => format!("{} places break a rule; `errors` lists them.", many.len()),
                 };
-                Problem::new(Code::ValidationFailed, detail, errors).into_response()
+                Self::new(Code::ValidationFailed, detail, errors.clone())
             }
             Error::Malformed(error) => {
                 // The code of the place decides what the whole is called: a cursor, a header, a body.
                 let code = if error.code.status() == 422 { Code::MalformedBody } else { error.code };
-                Problem::new(code, error.detail.clone(), vec![error]).into_response()
+                Self::new(code, error.detail.clone(), vec![error.clone()])
             }
-            Error::Conflict { code, detail } => {
-                let response = Problem::new(code, detail, Vec::new()).into_response();
-                if code == Code::IdempotencyInProgress { retry_after(response, 1) } else { response }
+            Error::Conflict { code, detail } => Self::new(*code, detail, Vec::new()),
+            Error::Undone { pointer, cause } => {
+                let Self { code, detail, mut errors, .. } = Self::from(&**cause);
+                if errors.is_empty() {
+                    errors.push(FieldError::at(pointer, code, &detail));
+                }
+                Self::new(
+                    Code::BatchUndone,
+                    format!("Nothing was done, because of {pointer}: {detail}"),
+                    errors,
+                )
             }
             Error::Stale { etag } => {
                 let detail = format!("It has changed meanwhile: {etag} is current.");
-                let mut response = Problem::new(Code::StaleVersion, detail, Vec::new()).into_response();
+                Self::new(Code::StaleVersion, detail, Vec::new())
+            }
+            Error::Unauthenticated(code) | Error::Forbidden(code) => plain(*code),
+            Error::TooManyRequests { retry_after } => {
+                let detail = format!("Too many requests. Try again in {} s.", seconds(*retry_after));
+                Self::new(Code::RateLimited, detail, Vec::new())
+            }
+            Error::Unavailable(_) => plain(Code::Unavailable),
+            Error::Internal(_) => plain(Code::Internal),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Problem::from(&self.0).into_response();
+        match self.0 {
+            Error::Conflict { code: Code::IdempotencyInProgress, .. } => retry_after(response, 1),
+            Error::TooManyRequests { retry_after: pause } => retry_after(response, seconds(pause)),
+            Error::Stale { etag } => {
                 if let Ok(etag) = HeaderValue::try_from(etag) {
                     response.headers_mut().insert(header::ETAG, etag);
                 }
                 response
             }
-            Error::Unauthenticated(code) | Error::Forbidden(code) => plain(code),
-            Error::TooManyRequests { retry_after: pause } => {
-                let seconds = seconds(pause);
-                let detail = format!("Too many requests. Try again in {seconds} s.");
-                retry_after(Problem::new(Code::RateLimited, detail, Vec::new()).into_response(), seconds)
-            }
             Error::Unavailable(error) => {
                 tracing::warn!(error = format!("{error:#}"), "answered 503: something is away");
-                retry_after(plain(Code::Unavailable), 1)
+                retry_after(response, 1)
             }
             Error::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "answered 500: a defect");
-                plain(Code::Internal)
+                response
             }
+            _ => response,
         }
     }
 }

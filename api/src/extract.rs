@@ -129,7 +129,8 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         .filter_map(|segment| match segment {
             Segment::Seq { index } => Some(format!("/{index}")),
             Segment::Map { key } => Some(format!("/{}", escaped(key))),
-            Segment::Enum { .. } | Segment::Unknown => None,
+            Segment::Enum { variant } => Some(format!("/{}", escaped(variant))),
+            Segment::Unknown => None,
         })
         .collect()
 }

@@ -5,7 +5,7 @@ use common::{
     ids::{ProjectId, UserId},
     page::Page,
     projects::{Disposal, Member, Membership, NewProject, Project, ProjectFilter, ProjectPatch},
-    tasks::{Task, TaskFilter},
+    tasks::{Task, TaskFilter, TaskPage},
 };
 use garde::Validate;
 use serde::Deserialize;
@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{All, created, tagged, unless_known},
+    answer::{All, Paged, created, tagged, unless_known},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
@@ -74,9 +74,9 @@ async fn list(
     State(app): State<AppState>,
     auth: Auth,
     Query(filter): Query<ProjectFilter>,
-) -> Result<axum::Json<Page<Project>>> {
+) -> Result<Paged<Page<Project>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(Project::list(&mut conn, auth.viewer, &filter, &app.cursor_keys).await?))
+    Ok(Paged(Project::list(&mut conn, auth.viewer, &filter, &app.cursor_keys).await?))
 }
 
 /// Read a project
@@ -197,18 +197,18 @@ action!(
 #[utoipa::path(
     get, path = "/projects/{id}/tasks", tag = "projects", operation_id = "list_project_tasks",
     params(("id" = ProjectId, Path), TaskFilter),
-    responses((status = 200, description = "A page of tasks", body = Page<Task>), Problem),
+    responses((status = 200, description = "A page of tasks", body = TaskPage), Problem),
 )]
 async fn tasks(
     State(app): State<AppState>,
     auth: Auth,
     Path(id): Path<ProjectId>,
     Query(filter): Query<TaskFilter>,
-) -> Result<axum::Json<Page<Task>>> {
+) -> Result<Paged<TaskPage>> {
     let mut conn = app.db.conn().await?;
     Project::find(&mut conn, auth.viewer, id).await?;
     let filter = filter.within(id)?;
-    Ok(axum::Json(Task::list(&mut conn, auth.viewer, app.db.clock().now(), &filter, &app.cursor_keys).await?))
+    Ok(Paged(Task::list(&mut conn, auth.viewer, app.db.clock().now(), &filter, &app.cursor_keys).await?))
 }
 
 /// List a project's members

@@ -21,7 +21,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    account, activity, admin, admission, api_tokens,
+    account, activity, admin, admission, answer, api_tokens,
     auth::scopes::{self, BASE},
     comments,
     error::Problem,
@@ -82,6 +82,7 @@ pub fn router(app: AppState) -> Router {
                     CompressionLayer::new()
                         .compress_when(SizeAbove::new(1024).and(NotForContentType::IMAGES)),
                 )
+                .layer(from_fn(answer::link_next))
                 .layer(from_fn(middleware::time_limit))
                 .layer(CatchPanicLayer::custom(middleware::panicked))
                 .layer(from_fn_with_state(app.clone(), admission::admit))

@@ -8,7 +8,8 @@ use axum::{
 use common::{
     access::Viewer,
     audit::{self, Act},
-    credentials::{ACCESS_TOKEN_LIFE, Login, OpenSession, Refresh, Session, Sessions},
+    credentials::{ACCESS_TOKEN_LIFE, Client, Login, OpenSession, Refresh, Session, Sessions},
+    db::Tx,
     error::{Code, Error},
     ids::SessionId,
     metrics,
@@ -100,25 +101,36 @@ async fn login(
     app.limits.take(Bucket::LoginAccount, &credentials.email.to_lowercase()).await?;
     let login = Login::find(&mut *app.db.conn().await?, &credentials.email).await?;
     let good = fits(&app, login.as_ref(), credentials.password).await?;
-    let mut session = None;
-    if let Some(login) = login.filter(|_| good) {
-        let mut tx = app.db.begin().await?;
-        let begun = Session::begin(&mut tx, &login, &address.client(&app, &headers)).await;
-        let begun = match begun {
-            Ok(Some(session)) => {
-                let act = Act::own(session.user_id, "session.begun");
-                audit::after(&mut tx, Ok(session), |_| act).await.map(Some)
-            }
-            other => other,
-        };
-        session = tx.finish(begun).await?;
-    }
-    let Some(session) = session else {
+    let mut tx = app.db.begin().await?;
+    let begun = begin(&mut tx, login.as_ref(), good, &address.client(&app, &headers)).await;
+    let Some(session) = tx.finish(begun).await? else {
         metrics::auth_event("login", "refused");
         return Err(Error::Unauthenticated(Code::InvalidCredentials).into());
     };
     metrics::auth_event("login", "ok");
     session_answer(&app, session).await
+}
+
+/// A session, if the password was good. Both ends are written down, and they take as long for an unknown address.
+async fn begin(
+    tx: &mut Tx,
+    login: Option<&Login>,
+    good: bool,
+    client: &Client,
+) -> Result<Option<Session>, Error> {
+    let session = match login.filter(|_| good) {
+        Some(login) => Session::begin(tx, login, client).await?,
+        None => None,
+    };
+    let act = match (&session, login) {
+        (Some(session), _) => Act::own(session.user_id, "session.begun"),
+        (None, known) => Act {
+            entity_id: known.map(|login| login.user_id.uuid()),
+            ..Act::unknown("session.refused", "user")
+        },
+    };
+    audit::record(tx, act).await?;
+    Ok(session)
 }
 
 /// A refresh token.

@@ -9,7 +9,7 @@ use common::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{created, tagged, unless_known},
+    answer::{Paged, created, tagged, unless_known},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
@@ -65,9 +65,9 @@ async fn list(
     State(app): State<AppState>,
     auth: Auth,
     Query(filter): Query<TagFilter>,
-) -> Result<axum::Json<Page<Tag>>> {
+) -> Result<Paged<Page<Tag>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(Tag::list(&mut conn, auth.viewer, &filter, &app.cursor_keys).await?))
+    Ok(Paged(Tag::list(&mut conn, auth.viewer, &filter, &app.cursor_keys).await?))
 }
 
 /// Read a tag

@@ -1,5 +1,7 @@
 //! `/tasks`: what a person has to do.
 
+mod batch;
+
 use axum::{
     extract::State,
     http::{StatusCode, header},
@@ -8,15 +10,17 @@ use axum::{
 use common::{
     ids::TaskId,
     metrics,
-    page::Page,
     reminders::Warning,
-    tasks::{Changed, Move, NewTask, Task, TaskContent, TaskFilter, TaskPatch},
+    tasks::{
+        Changed, Move, NewTask, ShownTask, Task, TaskContent, TaskFilter, TaskPage, TaskPatch, TaskView,
+    },
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::{Paged, unless_known},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
@@ -35,6 +39,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(unarchive))
         .routes(routes!(restore))
         .routes(routes!(relocate))
+        .merge(batch::routes())
 }
 
 /// A task after a change.
@@ -97,22 +102,25 @@ async fn create(
 /// What is open before what is closed, then by due date, so that what is overdue comes first, then by priority.
 #[utoipa::path(
     get, path = "/tasks", tag = "tasks", operation_id = "list_tasks", params(TaskFilter),
-    responses((status = 200, description = "A page of tasks", body = Page<Task>), Problem),
+    responses((status = 200, description = "A page of tasks", body = TaskPage), Problem),
 )]
 async fn list(
     State(app): State<AppState>,
     auth: Auth,
     Query(filter): Query<TaskFilter>,
-) -> Result<axum::Json<Page<Task>>> {
+) -> Result<Paged<TaskPage>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(Task::list(&mut conn, auth.viewer, app.db.clock().now(), &filter, &app.cursor_keys).await?))
+    Ok(Paged(Task::list(&mut conn, auth.viewer, app.db.clock().now(), &filter, &app.cursor_keys).await?))
 }
 
 /// Read a task
 #[utoipa::path(
-    get, path = "/tasks/{id}", tag = "tasks", operation_id = "get_task", params(("id" = TaskId, Path), IfNoneMatch),
+    get, path = "/tasks/{id}", tag = "tasks", operation_id = "get_task", 
+    params(("id" = TaskId, Path), TaskView, IfNoneMatch),
     responses(
-        (status = 200, description = "The task", body = Task, headers(("ETag" = String, description = "Its version"))),
+        (status = 200, description = "The task", body = ShownTask, headers(
+            ("ETag" = Option<String>, description = "Its version; absent with `fields` or `include`"),
+        )),
         (status = 304, description = "It is the version that `If-None-Match` names"),
         Problem,
     ),
@@ -121,15 +129,15 @@ async fn get(
     State(app): State<AppState>,
     auth: Auth,
     Path(id): Path<TaskId>,
+    Query(view): Query<TaskView>,
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
     let mut conn = app.db.conn().await?;
     let task = Task::find(&mut conn, auth.viewer, id).await?;
-    let etag = task.etag();
-    if if_none_match.matches(&etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
+    if view.is_whole() {
+        return Ok(unless_known(&if_none_match, task.etag(), task));
     }
-    Ok(([(header::ETAG, etag)], axum::Json(task)).into_response())
+    Ok(axum::Json(view.show(&mut conn, auth.viewer, vec![task]).await?.pop()).into_response())
 }
 
 /// Change a task
@@ -151,7 +159,7 @@ async fn update(
     let mut tx = app.db.begin().await?;
     let patched = Task::patch(&mut tx, auth.viewer, id, &if_match.expected("t"), &patch).await;
     let after = tx.finish(patched).await?;
-    metrics::task_operation("update");
+    metrics::task_operation("patch");
     Ok(changed(after))
 }
 

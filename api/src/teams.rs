@@ -10,7 +10,7 @@ use common::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{All, created, tagged, unless_known},
+    answer::{All, Paged, created, tagged, unless_known},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
@@ -67,9 +67,9 @@ async fn list(
     State(app): State<AppState>,
     auth: Auth,
     Query(paging): Query<Paging>,
-) -> Result<axum::Json<Page<Team>>> {
+) -> Result<Paged<Page<Team>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(Team::list(&mut conn, auth.viewer, &paging, &app.cursor_keys).await?))
+    Ok(Paged(Team::list(&mut conn, auth.viewer, &paging, &app.cursor_keys).await?))
 }
 
 /// Read a team

@@ -25,7 +25,7 @@ use crate::{
 /// What is to be written down.
 #[derive(Debug, Clone)]
 pub struct Act {
-    /// Who did it; nobody if it was the system.
+    /// Who did it; nobody if it was the system, or is not known.
     pub actor: Option<UserId>,
     /// What happened: a wire name such as `task.updated`.
     pub event_type: &'static str,
@@ -54,6 +54,11 @@ impl Act {
     /// Somebody did something to their own account.
     pub fn own(actor: UserId, event_type: &'static str) -> Self {
         Self::new(actor, event_type, "user", actor.uuid())
+    }
+
+    /// Somebody of whom nothing is known did something.
+    pub fn unknown(event_type: &'static str, entity_type: &'static str) -> Self {
+        Self { actor: None, event_type, entity_type, entity_id: None, task: None, details: None }
     }
 
     /// With what changed.
@@ -101,7 +106,8 @@ pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
     sql!(
         "INSERT INTO audit_events (id, happened_at, actor_id, actor_label, event_type, entity_type, entity_id, task_id,
              ip_hash, request_id, details)
-         SELECT a.id, {now}, a.actor, coalesce((SELECT email::text FROM users u WHERE u.id = a.actor), 'system'),
+         SELECT a.id, {now}, a.actor, coalesce((SELECT email::text FROM users u WHERE u.id = a.actor),
+                 CASE WHEN {ip_hash} IS NULL THEN 'system' ELSE 'unknown' END),
              a.event_type, a.entity_type, a.entity, a.task, {ip_hash}, {request_id}, a.details
          FROM unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
              WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)

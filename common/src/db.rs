@@ -11,7 +11,7 @@ pub use migrations::{Migrations, problem, run_migrations};
 pub use pool::{Conn, Db, PoolOptions};
 pub use statement::{Condition, Statement};
 pub(crate) use statement::{sql_condition, sql_expression};
-pub use tx::Tx;
+pub use tx::{Step, Tx};
 
 /// Declares a Rust enum for a PostgreSQL enum type: one name for a value in SQL, JSON and OpenAPI.
 macro_rules! pg_enum {

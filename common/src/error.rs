@@ -39,6 +39,14 @@ pub enum Error {
         /// The entity tag of the version that stands now.
         etag: String,
     },
+    /// One of several changes that belong together failed, so none was made.
+    #[error("{pointer}: {cause}")]
+    Undone {
+        /// Which one: where it stands in the body.
+        pointer: String,
+        /// Why it failed.
+        cause: Box<Error>,
+    },
     /// The caller is not who they would have to be, or did not say who they are.
     #[error("{0}")]
     Unauthenticated(Code),
@@ -97,6 +105,21 @@ impl Error {
     /// One broken rule at one place of the body.
     pub fn invalid(pointer: impl Into<String>, code: Code, detail: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError::at(pointer, code, detail)])
+    }
+
+    /// The same error of a body that is a part of another one, at `place` in it.
+    pub fn within(mut self, place: &str) -> Self {
+        if let Self::Invalid(errors) = &mut self {
+            for pointer in errors.iter_mut().filter_map(|error| error.pointer.as_mut()) {
+                pointer.insert_str(0, place);
+            }
+        }
+        self
+    }
+
+    /// Whether it is no fault of the request: the same one may do when it is sent again.
+    pub fn is_fault(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Internal(_))
     }
 
     /// A clash, with what to do about it.

@@ -53,6 +53,32 @@ pub struct PageInfo {
     pub limit: u16,
 }
 
+/// Where a page stands in a list whose pages have numbers.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct PageNumber {
+    /// Which page, from 1.
+    pub number: u32,
+    /// Rows per page at most.
+    pub per_page: u16,
+    /// Rows of all pages.
+    pub total: i64,
+    /// The number of the last page; 0 if there is none.
+    pub total_pages: i64,
+}
+
+impl PageNumber {
+    /// A page of a list that has `total` rows.
+    pub fn new(number: u32, per_page: u16, total: i64) -> Self {
+        let total_pages = (total + i64::from(per_page) - 1) / i64::from(per_page).max(1);
+        Self { number, per_page, total, total_pages }
+    }
+
+    /// How many rows come before it.
+    pub fn skip(&self) -> i64 {
+        i64::from(self.number.saturating_sub(1)) * i64::from(self.per_page)
+    }
+}
+
 impl<T> Page<T> {
     /// A page of at most `limit` of `rows`, which were asked for with one more to see whether there are more.
     ///

@@ -1,13 +1,16 @@
 //! Tasks: what a person has to do. The slice that other nouns copy: the row that is read is the JSON that is sent,
 //! what a client may set is a type of its own, and every finder takes the viewer.
 
+mod batch;
 mod change;
 pub mod due;
 mod event;
+mod filter;
 mod list;
 mod place;
 mod replace;
 mod tree;
+mod view;
 
 use chrono::{DateTime, Utc};
 use diesel::{
@@ -20,12 +23,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::{
+    batch::{Batch, Operation},
     change::Changed,
     due::{Due, DueInput, DueKind},
     event::{TaskData, record_all},
-    list::{AssigneeFilter, DueFilter, Sort, TaskFilter},
+    filter::{AssigneeFilter, DueFilter, TaskFilter},
+    list::{Sort, TaskPage},
     replace::TaskContent,
     tree::{MAX_DEPTH, Move},
+    view::{ShapedTask, ShownTask, TaskView},
 };
 pub(crate) use self::{
     event::{record_change, record_released},

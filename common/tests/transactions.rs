@@ -240,3 +240,25 @@ async fn a_refused_change_gives_its_connection_back() {
     assert_eq!(kinds_in_ledger(&db).await, 0);
     assert_eq!(due.try_recv(), Err(TryRecvError::Empty));
 }
+
+/// A step that is undone owes nothing, and those beside it what they owe.
+#[tokio::test]
+async fn a_step_is_undone_with_its_jobs_and_alone() {
+    let (_database, db, mut due) = database_at(START).await;
+    let mut tx = db.begin().await.unwrap();
+    let mut kept = Vec::new();
+    for keep in [true, false, true] {
+        let step = tx.step().await.unwrap();
+        let job = PruneHistory {}.enqueue(&mut tx).await.unwrap();
+        tx.end_step(step, keep).await.unwrap();
+        kept.extend(keep.then_some(job));
+    }
+    // A statement that PostgreSQL refuses breaks its step, and not the transaction.
+    let step = tx.step().await.unwrap();
+    let refused = sql!("SELECT 1 / {zero}", zero: BigInt = 0).execute(tx.conn()).await;
+    tx.end_step(step, refused.is_ok()).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(kinds_in_ledger(&db).await, 2);
+    let pushed: Vec<_> = std::iter::from_fn(|| due.try_recv().ok()).map(|job| job.id).collect();
+    assert_eq!(pushed, kept);
+}

@@ -15,6 +15,7 @@ use futures::stream;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::Query,
@@ -63,7 +64,7 @@ async fn list(
         return Ok(csv_of(app.db.clone(), filter));
     }
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(AuditEvent::list(&mut conn, &filter, &app.cursor_keys).await?).into_response())
+    Ok(Paged(AuditEvent::list(&mut conn, &filter, &app.cursor_keys).await?).into_response())
 }
 
 /// All rows, read a batch at a time while they are sent.

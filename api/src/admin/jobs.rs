@@ -14,6 +14,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::{Path, Query},
@@ -41,9 +42,9 @@ async fn list(
     State(app): State<AppState>,
     _: Admin,
     Query(filter): Query<JobFilter>,
-) -> Result<axum::Json<Page<JobSummary>>> {
+) -> Result<Paged<Page<JobSummary>>> {
     let page = JobSummary::list(&mut *app.db.conn().await?, &filter, &app.cursor_keys).await?;
-    Ok(axum::Json(page))
+    Ok(Paged(page))
 }
 
 /// Read a job

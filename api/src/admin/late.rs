@@ -10,6 +10,7 @@ use common::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::Query,
@@ -32,9 +33,9 @@ async fn reminders(
     State(app): State<AppState>,
     _: Admin,
     Query(paging): Query<Paging>,
-) -> Result<axum::Json<Page<LateFire>>> {
+) -> Result<Paged<Page<LateFire>>> {
     let now = app.db.clock().now();
-    Ok(axum::Json(LateFire::list(&mut *app.db.conn().await?, now, &paging, &app.cursor_keys).await?))
+    Ok(Paged(LateFire::list(&mut *app.db.conn().await?, now, &paging, &app.cursor_keys).await?))
 }
 
 /// List unsent mail
@@ -49,7 +50,7 @@ async fn mail(
     State(app): State<AppState>,
     _: Admin,
     Query(paging): Query<Paging>,
-) -> Result<axum::Json<Page<JobSummary>>> {
+) -> Result<Paged<Page<JobSummary>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(JobSummary::unfinished(&mut conn, MAIL, &paging, &app.cursor_keys).await?))
+    Ok(Paged(JobSummary::unfinished(&mut conn, MAIL, &paging, &app.cursor_keys).await?))
 }

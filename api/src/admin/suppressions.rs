@@ -10,6 +10,7 @@ use common::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::{Path, Query},
@@ -31,9 +32,9 @@ async fn list(
     State(app): State<AppState>,
     _: Admin,
     Query(filter): Query<SuppressionFilter>,
-) -> Result<axum::Json<Page<SuppressionEntry>>> {
+) -> Result<Paged<Page<SuppressionEntry>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(SuppressionEntry::list(&mut conn, &filter, &app.cursor_keys).await?))
+    Ok(Paged(SuppressionEntry::list(&mut conn, &filter, &app.cursor_keys).await?))
 }
 
 /// Send mail again

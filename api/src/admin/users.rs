@@ -15,6 +15,7 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::{IfMatch, Json, Path, Query},
@@ -36,8 +37,8 @@ async fn list(
     State(app): State<AppState>,
     _: Admin,
     Query(filter): Query<AccountFilter>,
-) -> Result<axum::Json<Page<Account>>> {
-    Ok(axum::Json(Account::list(&mut *app.db.conn().await?, &filter, &app.cursor_keys).await?))
+) -> Result<Paged<Page<Account>>> {
+    Ok(Paged(Account::list(&mut *app.db.conn().await?, &filter, &app.cursor_keys).await?))
 }
 
 /// Read an account

@@ -45,8 +45,13 @@ impl Address {
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         Client {
             user_agent: user_agent.map(|text| text.chars().take(200).collect()),
-            ip_hash: app.ip_keys.first().map(|key| key.sign(self.0.to_string().as_bytes()).to_vec()),
+            ip_hash: self.hash(app),
         }
+    }
+
+    /// The address under a key of this installation: it can be told whether two are the same, and not what they are.
+    pub(crate) fn hash(self, app: &AppState) -> Option<Vec<u8>> {
+        app.ip_keys.first().map(|key| key.sign(self.0.to_string().as_bytes()).to_vec())
     }
 }
 

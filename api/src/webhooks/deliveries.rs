@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::Paged,
     auth::Auth,
     error::{Problem, Result},
     extract::{Path, Query},
@@ -50,9 +51,9 @@ async fn list(
     auth: Auth,
     Path(id): Path<EndpointId>,
     Query(filter): Query<DeliveryFilter>,
-) -> Result<axum::Json<Page<Delivery>>> {
+) -> Result<Paged<Page<Delivery>>> {
     let mut conn = app.db.conn().await?;
-    Ok(axum::Json(Delivery::list(&mut conn, auth.viewer, id, &filter, &app.cursor_keys).await?))
+    Ok(Paged(Delivery::list(&mut conn, auth.viewer, id, &filter, &app.cursor_keys).await?))
 }
 
 /// Read a delivery

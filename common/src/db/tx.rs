@@ -24,6 +24,14 @@ pub struct Tx {
     due: Vec<DueJob>,
 }
 
+/// A step of a transaction, a savepoint of PostgreSQL.
+#[must_use = "a step ends with `Tx::end_step`"]
+#[derive(Debug)]
+pub struct Step {
+    /// How many jobs were owed when it began.
+    due: usize,
+}
+
 impl Tx {
     pub(super) async fn begin(
         mut conn: Object<AsyncPgConnection>,
@@ -48,6 +56,29 @@ impl Tx {
     /// Remembers a job that may start as soon as this transaction is committed.
     pub(crate) fn push_at_commit(&mut self, job: DueJob) {
         self.due.push(job);
+    }
+
+    /// Begins a step, which can be undone by itself; [`Tx::end_step`] ends it.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn step(&mut self) -> Result<Step> {
+        Manager::begin_transaction(self.conn()).await?;
+        Ok(Step { due: self.due.len() })
+    }
+
+    /// Keeps what was done since `step` began, or undoes it with the jobs that it owed. The transaction goes on.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub async fn end_step(&mut self, step: Step, keep: bool) -> Result<()> {
+        if keep {
+            Manager::commit_transaction(self.conn()).await?;
+        } else {
+            Manager::rollback_transaction(self.conn()).await?;
+            self.due.truncate(step.due);
+        }
+        Ok(())
     }
 
     /// Makes it so, and hands the jobs that are due to the dispatcher. Neither waits for Redis nor fails with it.

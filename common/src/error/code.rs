@@ -155,6 +155,8 @@ codes! {
         "The detail names the scope. Scopes are chosen when a token is made: make another with `POST /api/v1/me/tokens`.";
     AddressNotAllowed = "address_not_allowed", 403, "Not from this address",
         "The operator allows this from certain networks only (`ADMIN_ALLOW_CIDRS`).";
+    BatchUndone = "batch_undone", 409, "One of the operations failed, so none was done",
+        "`errors` names the operation and says why it failed. Mend it and send the batch again, or send it with `atomic: false` to do those that can be done.";
 }
 
 impl Code {

@@ -146,3 +146,79 @@ async fn a_cursor_is_good_for_its_own_filters_only() {
     let other = other.assert_problem(400, "invalid_cursor");
     assert_eq!(other.json["errors"][0]["parameter"], "cursor");
 }
+
+#[tokio::test]
+async fn numbered_pages_count_everything() {
+    let app = TestApp::start().await;
+    let ann = ann_with_tasks(&app).await;
+    let all = titles(&ann, "").await;
+    let page = ann.get("/tasks?page=2&per_page=3").await.assert(200).json;
+    assert_eq!(page["page"], json!({"number": 2, "per_page": 3, "total": 7, "total_pages": 3}));
+    assert_eq!(titles(&ann, "?page=2&per_page=3").await, all[3..6]);
+    assert_eq!(titles(&ann, "?page=3&per_page=3").await, all[6..]);
+    assert_eq!(titles(&ann, "?per_page=2&sort=-created_at").await, ["some day", "next week"]);
+    let beyond = ann.get("/tasks?page=4&per_page=3&priority=urgent").await.assert(200).json;
+    assert_eq!((&beyond["data"], &beyond["page"]["total"]), (&json!([]), &json!(1)));
+    for query in ["page=0", "page=1&limit=5", "per_page=101", "page=10001", "page=x", "page=1&cursor=x"] {
+        ann.get(&format!("/tasks?{query}")).await.assert_problem(400, "malformed_parameter");
+    }
+}
+
+#[tokio::test]
+async fn a_list_shows_the_fields_that_are_asked_for() {
+    let app = TestApp::start().await;
+    let ann = app.user("ann").await;
+    let project = ann.post("/projects", json!({"name": "Launch"})).await.assert(201).json;
+    let task = ann
+        .create_task(
+            json!({"title": "One", "project_id": project["id"], "assignee_id": ann.id, "tags": ["a"]}),
+        )
+        .await;
+    let part =
+        ann.create_task(json!({"title": "Part", "parent_id": task["id"], "project_id": project["id"]})).await;
+    ann.create_task(json!({"title": "Other part", "parent_id": task["id"], "project_id": project["id"]}))
+        .await;
+    ann.act(&format!("{}/complete", path(&part))).await.assert(200);
+    ann.post(&format!("{}/comments", path(&task)), json!({"body": "Well"})).await.assert(201);
+
+    let shaped = ann.get(&format!("{}?fields=title,status", path(&task))).await.assert(200);
+    assert_eq!(shaped.json, json!({"id": task["id"], "title": "One", "status": "todo"}));
+    assert!(shaped.headers.get("etag").is_none(), "it is not the representation that the tag is for");
+
+    let query = "fields=title&include=project,owner,assignee,subtasks,comments,tags";
+    let shaped = ann.get(&format!("{}?{query}", path(&task))).await.assert(200).json;
+    let me = json!({"id": ann.id, "full_name": "ann"});
+    let expected = json!({
+        "id": task["id"], "title": "One", "tags": ["a"], "project": {"id": project["id"], "name": "Launch"},
+        "owner": me, "assignee": me, "subtasks": {"open": 1, "total": 2}, "comments": {"total": 1},
+    });
+    assert_eq!(shaped, expected);
+    let list =
+        ann.get(&format!("/tasks?{query}&parent_id={}", task["id"].as_str().unwrap())).await.assert(200).json;
+    assert_eq!(list["data"].as_array().unwrap().len(), 2);
+    assert_eq!(list["data"][0]["assignee"], Value::Null);
+    let whole = ann.get(&format!("{}?include=project", path(&task))).await.assert(200).json;
+    assert_eq!((&whole["description"], &whole["project"]["name"]), (&Value::Null, &json!("Launch")));
+    for query in ["fields=titel", "include=everything", "fields="] {
+        ann.get(&format!("{}?{query}", path(&task))).await.assert_problem(400, "malformed_parameter");
+    }
+}
+
+#[tokio::test]
+async fn lists_know_when_something_changed() {
+    let app = TestApp::start().await;
+    let ann = app.user_in("ann", "Asia/Tokyo").await;
+    let old = ann.create_task(json!({"title": "old", "due": "2030-01-02"})).await;
+    ann.create_task(json!({"title": "older"})).await;
+    app.advance_to("2030-01-01T01:00:00Z").await;
+    ann.act(&format!("{}/complete", path(&old))).await.assert(200);
+    assert_eq!(titles(&ann, "?completed_after=2030-01-01T01:00:00Z").await, ["old"]);
+    assert_eq!(titles(&ann, "?completed_after=2030-01-01T01:00:01Z").await, [""; 0]);
+    assert_eq!(titles(&ann, "?updated_since=2030-01-01T00:30:00Z").await, ["old"]);
+    assert_eq!(titles(&ann, "?updated_since=2030-01-01T00:00:00Z").await.len(), 2);
+    // At 01:00 UTC it is the second of January nowhere, and in Kiritimati it soon will be.
+    app.advance_to("2030-01-01T10:30:00Z").await;
+    assert_eq!(titles(&ann, "?due=today").await, [""; 0]);
+    assert_eq!(titles(&ann, "?due=today&tz=Pacific/Kiritimati").await, ["old"]);
+    ann.get("/tasks?due=today&tz=Mars/Olympus").await.assert_problem(400, "malformed_parameter");
+}

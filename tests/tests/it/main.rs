@@ -7,6 +7,7 @@ mod api_tokens;
 mod audit;
 mod auth;
 mod bad_input;
+mod batch;
 mod comments;
 mod documentation;
 mod http;

@@ -4,7 +4,7 @@ use common::{
     access::Viewer,
     error::Error,
     ids::{ProjectId, TaskId, UserId},
-    tasks::{NewTask, Task, TaskFilter},
+    tasks::{NewTask, ShownTask, Task, TaskFilter},
 };
 use diesel::{QueryableByName, sql_types::Text};
 use diesel_async::RunQueryDsl as _;
@@ -237,7 +237,15 @@ async fn a_viewer_may_be_held_to_one_project() {
     let keys = common::testing::secret_keys().derive(common::secrets::Purpose::Cursor);
     let filter = TaskFilter::default();
     let page = Task::list(&mut conn, viewer, app.db.clock().now(), &filter, &keys).await.unwrap();
-    assert_eq!(page.data.iter().map(|task| task.title.as_str()).collect::<Vec<_>>(), ["inside"]);
+    let titles: Vec<&str> = page
+        .data
+        .iter()
+        .map(|task| match task {
+            ShownTask::Whole(task) => task.title.as_str(),
+            ShownTask::Shaped(task) => panic!("{task:?}"),
+        })
+        .collect();
+    assert_eq!(titles, ["inside"]);
     drop(conn);
 
     let new = |project: Option<ProjectId>| -> NewTask {

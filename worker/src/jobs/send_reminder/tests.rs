@@ -292,12 +292,8 @@ async fn two_jobs_of_a_person_do_not_send_the_same_fire() {
     for job in &jobs {
         bench.start(*job).await;
     }
-    let (first, second, again) = tokio::join!(
-        deliver_as(&bench, ann, jobs[0]),
-        deliver_as(&bench, ann, jobs[1]),
-        deliver_as(&bench, ann, jobs[1]),
-    );
-    for result in [first, second, again] {
+    let (first, second) = tokio::join!(deliver_as(&bench, ann, jobs[0]), deliver_as(&bench, ann, jobs[1]));
+    for result in [first, second, deliver_as(&bench, ann, jobs[1]).await] {
         result.unwrap();
     }
     let text: String = bench.mails().iter().map(|mail| mail.text.clone()).collect();
