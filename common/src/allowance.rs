@@ -25,6 +25,45 @@ pub enum Allowance {
     Until(DateTime<Utc>),
 }
 
+/// Until when the person `$user` gets no more mail, in SQL, or null; with the arguments `now` and `per_day`.
+macro_rules! until_sql {
+    ($user:literal) => {
+        concat!(
+            "(SELECT (c.day + 1)::timestamp AT TIME ZONE 'UTC' FROM mail_counts c
+              WHERE c.user_id = ",
+            $user,
+            " AND c.day = ({now} AT TIME ZONE 'UTC')::date AND c.sent >= {per_day})"
+        )
+    };
+}
+pub(crate) use until_sql;
+
+/// Counts a mail to the person `$user` if `$sent` is true, in SQL; with the argument `now`.
+macro_rules! count_sql {
+    ($user:literal, $sent:literal) => {
+        concat!(
+            "INSERT INTO mail_counts (user_id, day, sent)
+             SELECT u.id, ({now} AT TIME ZONE 'UTC')::date, 1 FROM users u WHERE u.id = ",
+            $user,
+            " AND ",
+            $sent,
+            " ON CONFLICT (user_id, day) DO UPDATE SET sent = mail_counts.sent + 1"
+        )
+    };
+}
+pub(crate) use count_sql;
+
+impl From<Option<DateTime<Utc>>> for Allowance {
+    fn from(until: Option<DateTime<Utc>>) -> Self {
+        until.map_or(Self::Left, Self::Until)
+    }
+}
+
+/// The limit as PostgreSQL compares it.
+pub(crate) fn limit(per_day: u32) -> i32 {
+    i32::try_from(per_day).unwrap_or(i32::MAX)
+}
+
 /// Whether a person may get another mail today, of `per_day`. Mails that are under way are not counted yet: what is sent
 /// to one person at the same time may pass the limit by as many.
 ///
@@ -38,15 +77,14 @@ pub async fn left(conn: &mut AsyncPgConnection, now: Now, user: UserId, per_day:
     }
 
     let rows: Vec<Row> = sql!(
-        "SELECT (SELECT (day + 1)::timestamp AT TIME ZONE 'UTC' FROM mail_counts
-             WHERE user_id = {user} AND day = ({now} AT TIME ZONE 'UTC')::date AND sent >= {per_day}) AS until",
+        concat!("SELECT ", until_sql!("{user}"), " AS until"),
         user: Uuid = user,
         now = now,
-        per_day: Integer = i32::try_from(per_day).unwrap_or(i32::MAX),
+        per_day: Integer = limit(per_day),
     )
     .load(conn)
     .await?;
-    Ok(rows.into_iter().find_map(|row| row.until).map_or(Allowance::Left, Allowance::Until))
+    Ok(rows.into_iter().find_map(|row| row.until).into())
 }
 
 /// Counts a mail that was accepted.
@@ -55,9 +93,7 @@ pub async fn left(conn: &mut AsyncPgConnection, now: Now, user: UserId, per_day:
 /// If the database is away.
 pub async fn count(conn: &mut AsyncPgConnection, now: Now, user: UserId) -> Result<()> {
     sql!(
-        "INSERT INTO mail_counts (user_id, day, sent)
-         SELECT id, ({now} AT TIME ZONE 'UTC')::date, 1 FROM users WHERE id = {user}
-         ON CONFLICT (user_id, day) DO UPDATE SET sent = mail_counts.sent + 1",
+        count_sql!("{user}", "true"),
         user: Uuid = user,
         now = now,
     )

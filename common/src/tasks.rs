@@ -28,7 +28,7 @@ pub use self::{
     due::{Due, DueInput, DueKind},
     event::{TaskData, record_all},
     filter::{AssigneeFilter, DueFilter, TaskFilter},
-    list::{Sort, TaskPage},
+    list::{Sort, TaskPage, TaskPageInfo},
     replace::TaskContent,
     tree::{MAX_DEPTH, Move},
     view::{ShapedTask, ShownTask, TaskView},

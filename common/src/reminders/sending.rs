@@ -3,7 +3,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use diesel::{
     QueryableByName,
-    sql_types::{Array, Bool, Date, Double, Nullable, Text, Time, Timestamptz, Uuid},
+    sql_types::{Array, Bool, Date, Double, Integer, Nullable, Text, Time, Timestamptz, Uuid},
 };
 use diesel_async::AsyncPgConnection;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{FireReason, FireState, Reason, delivery::TOO_LATE};
 use crate::{
+    allowance::{self, Allowance, count_sql, until_sql},
     clock::Now,
     db::{Db, RunQueryDsl as _, Tx, sql},
     error::Result,
@@ -35,18 +36,37 @@ pub struct Recipient {
     /// Where their clock hangs.
     #[diesel(sql_type = Text)]
     pub time_zone: Zone,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    no_mail_until: Option<DateTime<Utc>>,
 }
 
-/// The person, if a fire of theirs is due that a job has.
+impl Recipient {
+    /// Whether they may get another mail today.
+    pub fn allowance(&self) -> Allowance {
+        self.no_mail_until.into()
+    }
+}
+
+/// The person, if a fire of theirs is due that a job has. They may get `per_day` mails.
 ///
 /// # Errors
 /// If the database is away.
-pub async fn waiting(conn: &mut AsyncPgConnection, now: Now, user: UserId) -> Result<Option<Recipient>> {
+pub async fn waiting(
+    conn: &mut AsyncPgConnection,
+    now: Now,
+    user: UserId,
+    per_day: u32,
+) -> Result<Option<Recipient>> {
     let rows = sql!(
-        "SELECT email::text AS email, email_verified_at IS NOT NULL AS email_verified, time_zone FROM users u WHERE id = {user} AND EXISTS (
-             SELECT FROM reminder_fires f WHERE f.user_id = u.id AND f.state IN ('queued', 'sending') AND f.fire_at <= {now})",
+        concat!(
+            "SELECT email::text AS email, email_verified_at IS NOT NULL AS email_verified, time_zone, ",
+            until_sql!("u.id"),
+            " AS no_mail_until FROM users u WHERE id = {user} AND EXISTS (
+                 SELECT FROM reminder_fires f WHERE f.user_id = u.id AND f.state IN ('queued', 'sending') AND f.fire_at <= {now})"
+        ),
         user: Uuid = user,
         now = now,
+        per_day: Integer = allowance::limit(per_day),
     )
     .load(conn)
     .await?;
@@ -80,6 +100,8 @@ pub async fn hold(conn: &mut AsyncPgConnection, now: Now, user: UserId, reason: 
 /// The fires of one mail, which this job alone may send now.
 #[derive(Debug, Clone)]
 pub struct Claim {
+    /// Whom the mail is for.
+    user: UserId,
     /// They go by this: the same for the same fires, however often they are tried.
     pub message_id: String,
     /// The request that planned the first of them.
@@ -222,7 +244,7 @@ pub async fn claim(db: &Db, user: UserId, job: Option<JobId>, host: &str) -> Res
     }
     let Some(first) = fires.as_slice().first() else { return Ok(None) };
     let origin = Origin { request_id: first.request_id.clone(), traceparent: first.traceparent.clone() };
-    Ok(Some(Claim { message_id, origin, now: first.now, fires, is_more: !others.is_empty() }))
+    Ok(Some(Claim { user, message_id, origin, now: first.now, fires, is_more: !others.is_empty() }))
 }
 
 /// Locks what a person's jobs have and reads it. Two statements: the second sees what was committed while the first
@@ -329,10 +351,13 @@ struct Settled {
     fire_at: DateTime<Utc>,
     #[diesel(sql_type = Nullable<Double>)]
     late: Option<f64>,
+    /// Whether a webhook may want to be told.
+    #[diesel(sql_type = Bool)]
+    heard: bool,
 }
 
-/// Writes down that these reminders were sent.
-async fn record_fired(tx: &mut Tx, fires: &[Settled]) -> Result<()> {
+/// Writes down that these reminders were sent, for the webhooks that want to know.
+async fn record_fired(tx: &mut Tx, fires: &[&Settled]) -> Result<()> {
     #[derive(Serialize)]
     struct Fired<'a> {
         #[serde(flatten)]
@@ -346,6 +371,9 @@ async fn record_fired(tx: &mut Tx, fires: &[Settled]) -> Result<()> {
         fire_at: DateTime<Utc>,
     }
 
+    if fires.is_empty() {
+        return Ok(());
+    }
     let tasks = TaskData::load_all(tx, &fires.iter().map(|fire| fire.task_id).collect::<Vec<_>>()).await?;
     let events = fires.iter().filter_map(|fire| {
         let task = tasks.iter().find(|task| task.id() == fire.task_id)?;
@@ -355,7 +383,7 @@ async fn record_fired(tx: &mut Tx, fires: &[Settled]) -> Result<()> {
     events::record_all(tx, events.collect::<Result<_>>()?).await
 }
 
-/// Writes what became of a claim, each fire for itself. A try that was thought dead may come back with the truth: what
+/// Writes what became of a claim, each fire for itself, and counts the mail if it was sent. A try that was thought dead may come back with the truth: what
 /// was accepted counts as sent even if another try has begun.
 ///
 /// # Errors
@@ -369,15 +397,19 @@ pub async fn settle(db: &Db, claim: &Claim, ending: &Ending<'_>) -> Result<()> {
     };
     let mut tx = db.begin().await?;
     let rows: Vec<Settled> = sql!(
-        "WITH mine AS MATERIALIZED (SELECT id FROM reminder_fires WHERE id = ANY({ids}) AND message_id = {message_id}
-             AND (state = 'sending' OR {sent} AND state = 'queued') ORDER BY id FOR UPDATE)
+        concat!("WITH mine AS MATERIALIZED (SELECT id FROM reminder_fires WHERE id = ANY({ids}) AND message_id = {message_id}
+             AND (state = 'sending' OR {sent} AND state = 'queued') ORDER BY id FOR UPDATE),
+         counted AS (", count_sql!("{user}", "{sent}"), ")
          UPDATE reminder_fires f SET state = {state}, reason = CASE WHEN {sent} THEN f.reason ELSE {reason} END,
              message_id = CASE WHEN {keeps_id} THEN f.message_id END, smtp_reply = left({reply}, 500),
              sent_at = CASE WHEN {sent} THEN {now} END,
              late_by_s = CASE WHEN {sent} THEN greatest(0, floor(extract(epoch FROM {now} - f.fire_at)))::int END
          FROM mine WHERE f.id = mine.id
          RETURNING f.task_id, f.reminder_id, f.fire_at,
-             CASE WHEN {sent} THEN extract(epoch FROM f.sent_at - f.fire_at)::float8 END AS late",
+             CASE WHEN {sent} THEN extract(epoch FROM f.sent_at - f.fire_at)::float8 END AS late,
+             EXISTS (SELECT FROM tasks t, webhook_endpoints e WHERE t.id = f.task_id AND e.owner_id = ANY ", viewers_sql!("t"), "
+                 AND e.state IN ('active', 'paused') AND 'reminder.fired' = ANY (e.events)) AS heard"),
+        user: Uuid = claim.user,
         ids: Array<Uuid> = ids,
         message_id: Text = claim.message_id.as_str(),
         sent: Bool = state == FireState::Sent,
@@ -390,7 +422,7 @@ pub async fn settle(db: &Db, claim: &Claim, ending: &Ending<'_>) -> Result<()> {
     .load(tx.conn())
     .await?;
     if state == FireState::Sent {
-        record_fired(&mut tx, &rows).await?;
+        record_fired(&mut tx, &rows.iter().filter(|row| row.heard).collect::<Vec<_>>()).await?;
     }
     tx.commit().await?;
     if state != FireState::Queued {

@@ -154,3 +154,22 @@ async fn the_shell_says_whether_the_trail_is_as_it_was_written() {
         "{text}"
     );
 }
+
+#[tokio::test]
+async fn a_login_that_is_refused_is_written_down_with_where_it_came_from() {
+    let app = TestApp::start().await;
+    let (ann, root) = (app.user("ann").await, app.user("root").await);
+    app.make_admin(&root).await;
+    for email in ["ann@example.com", "nobody@example.com"] {
+        let credentials = json!({"email": email, "password": "wrong horse battery"});
+        app.anybody.post("/auth/login", credentials).await.assert_problem(401, "invalid_credentials");
+    }
+    let rows = root.get("/admin/audit?event_type=session.refused").await.assert(200).json;
+    let who: Vec<_> =
+        rows["data"].as_array().unwrap().iter().map(|row| (&row["actor_label"], &row["entity_id"])).collect();
+    assert_eq!(who, [(&json!("unknown"), &Value::Null), (&json!("unknown"), &json!(ann.id))]);
+
+    // Everything came over HTTP, and from one client: its address is kept as a keyed hash.
+    assert_eq!(run(&app, "SELECT DISTINCT ip_hash FROM audit_events").await, 1);
+    assert_eq!(run(&app, "SELECT FROM audit_events WHERE ip_hash IS NULL").await, 0);
+}

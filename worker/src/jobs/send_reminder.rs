@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use common::{
-    allowance::{self, Allowance},
+    allowance::Allowance,
     ids::{FireId, JobId, UserId},
     jobs::{Job as _, SendReminder},
     mail::{
@@ -15,7 +15,7 @@ use common::{
 };
 use tokio::time::Instant;
 
-use super::{count_mail, unsubscribe};
+use super::unsubscribe;
 use crate::{
     context::Context,
     job::{JobError, Run},
@@ -92,7 +92,8 @@ async fn deliver(context: &Context, user: UserId, attempt: Attempt) -> Result<()
 
 async fn waiting(context: &Context, user: UserId) -> Result<Option<Recipient>, JobError> {
     let mut conn = context.db.conn().await?;
-    Ok(reminders::waiting(&mut conn, context.db.clock().now(), user).await?)
+    let per_day = context.settings.mail_per_user_per_day;
+    Ok(reminders::waiting(&mut conn, context.db.clock().now(), user, per_day).await?)
 }
 
 /// How the job ends if nothing may be sent to this person now: not to an address that they have not confirmed, and not
@@ -102,19 +103,14 @@ async fn held(
     user: UserId,
     recipient: &Recipient,
 ) -> Result<Option<Result<(), JobError>>, JobError> {
-    let (mut conn, now) = (context.db.conn().await?, context.db.clock().now());
-    if context.settings.require_email_verification && !recipient.email_verified {
-        let reason = Reason::Unwanted(FireReason::Unverified);
-        reminders::hold(&mut conn, now, user, reason).await?;
-        return Ok(Some(Ok(())));
-    }
-    match allowance::left(&mut conn, now, user, context.settings.mail_per_user_per_day).await? {
-        Allowance::Left => Ok(None),
-        Allowance::Until(tomorrow) => {
-            reminders::hold(&mut conn, now, user, Reason::MailLimit).await?;
-            Ok(Some(Err(JobError::Snooze(tomorrow))))
-        }
-    }
+    let unverified = context.settings.require_email_verification && !recipient.email_verified;
+    let (reason, ending) = match recipient.allowance() {
+        _ if unverified => (Reason::Unwanted(FireReason::Unverified), Ok(())),
+        Allowance::Until(tomorrow) => (Reason::MailLimit, Err(JobError::Snooze(tomorrow))),
+        Allowance::Left => return Ok(None),
+    };
+    reminders::hold(&mut *context.db.conn().await?, context.db.clock().now(), user, reason).await?;
+    Ok(Some(ending))
 }
 
 enum Try {
@@ -157,7 +153,6 @@ async fn try_one(
         Ok(reply) => {
             tracing::info!(mail.message_id = claim.message_id, fires = claim.fires.len(), "reminder sent");
             settle(context, &claim, &Ending::Sent { reply: &reply }).await?;
-            count_mail(context, user).await;
             Ok(if claim.is_more { Try::Sent } else { Try::Done })
         }
         Err(failure) => Ok(Try::Failed(Some(claim), failure)),
