@@ -144,14 +144,14 @@ async fn a_body_that_breaks_a_rule_is_refused_as_a_whole() {
         (
             json!([{"complete": {"id": id}}, {"create": {"title": ""}}]),
             "/operations/1/create/title",
-            "required",
+            "invalid_length",
         ),
         (json!([{"create": {"titel": "x"}}]), "/operations/0/create/titel", "unknown_field"),
         (json!([{"create": {}}]), "/operations/0/create/title", "required"),
         (
-            json!([{"patch": {"id": id, "changes": {"title": "\n"}}}]),
+            json!([{"patch": {"id": id, "changes": {"title": " "}}}]),
             "/operations/0/patch/changes/title",
-            "required",
+            "invalid_length",
         ),
         (
             json!([{"patch": {"id": id, "changes": {"status": "finished"}}}]),
