@@ -222,3 +222,28 @@ async fn lists_know_when_something_changed() {
     assert_eq!(titles(&ann, "?due=today&tz=Pacific/Kiritimati").await, ["old"]);
     ann.get("/tasks?due=today&tz=Mars/Olympus").await.assert_problem(400, "malformed_parameter");
 }
+
+#[tokio::test]
+async fn the_head_of_a_page_leads_to_the_next_one() {
+    let app = TestApp::start().await;
+    let ann = ann_with_tasks(&app).await;
+    let all = titles(&ann, "").await;
+    for start in ["/tasks?limit=3", "/tasks?per_page=3"] {
+        let (mut next, mut seen) = (Some(start.to_owned()), Vec::new());
+        while let Some(path) = next {
+            let page = ann.get(&path).await.assert(200);
+            seen.extend(
+                page.json["data"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|task| task["title"].as_str().unwrap().to_owned()),
+            );
+            next = page.headers.get("link").map(|link| {
+                let link = link.to_str().unwrap().strip_prefix("</api/v1").unwrap();
+                link.strip_suffix(">; rel=\"next\"").unwrap().to_owned()
+            });
+        }
+        assert_eq!(seen, all, "{start}");
+    }
+}
