@@ -1,4 +1,4 @@
-//! `/tasks/{id}/reminders`: what reminds a person, and what came of it.
+//! `/tasks/{id}/reminders` and `/reminders/upcoming`: what reminds a person, and what came of it.
 
 use axum::{
     extract::State,
@@ -8,17 +8,20 @@ use axum::{
 use common::{
     ids::{ReminderId, TaskId},
     metrics,
-    reminders::{self, Changed, Fire, NewReminder, Reminder, Snooze, Snoozed, Warning},
+    page::Page,
+    reminders::{
+        self, Changed, Fire, NewReminder, Reminder, Snooze, Snoozed, UpcomingFilter, UpcomingFire, Warning,
+    },
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::All,
+    answer::{All, Paged},
     auth::Auth,
     error::{Problem, Result},
-    extract::{Json, Path},
+    extract::{Json, Path, Query},
     idempotency::{Begin, Idempotency},
     state::AppState,
 };
@@ -30,6 +33,7 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(get, update, delete))
         .routes(routes!(fires))
         .routes(routes!(snooze))
+        .routes(routes!(upcoming))
 }
 
 /// A reminder after a change.
@@ -189,4 +193,20 @@ async fn snooze(
     };
     let snoozed = reminders::snooze(&mut tx, auth.viewer, task, &wish).await;
     idempotency.finish(tx, snoozed.map(|snoozed| axum::Json(snoozed).into_response())).await
+}
+
+/// What will remind me?
+///
+/// My reminders of the next days, the earliest first.
+#[utoipa::path(
+    get, path = "/reminders/upcoming", tag = "reminders", operation_id = "list_upcoming_fires", params(UpcomingFilter),
+    responses((status = 200, description = "A page of what is planned", body = Page<UpcomingFire>), Problem),
+)]
+async fn upcoming(
+    State(app): State<AppState>,
+    auth: Auth,
+    Query(filter): Query<UpcomingFilter>,
+) -> Result<Paged<Page<UpcomingFire>>> {
+    let (mut conn, now) = (app.db.conn().await?, app.db.clock().now());
+    Ok(Paged(UpcomingFire::list(&mut conn, auth.viewer, now, &filter, &app.cursor_keys).await?))
 }

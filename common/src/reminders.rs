@@ -12,6 +12,7 @@ pub mod plan;
 mod replan;
 mod sending;
 mod snooze;
+mod upcoming;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
@@ -36,6 +37,7 @@ pub use self::{
     replan::{Warning, replan_person, replan_task, replan_tasks},
     sending::{Claim, ClaimedFire, Ending, Recipient, claim, hold, settle, waiting},
     snooze::{Snooze, Snoozed, snooze, snooze_until},
+    upcoming::{UpcomingFilter, UpcomingFire},
 };
 use crate::{
     access::Viewer,

@@ -223,3 +223,29 @@ async fn one_address_that_is_refused_affects_nobody_else() {
         assert_eq!(state, if person.email.starts_with("bounce") { "dead" } else { "sent" });
     }
 }
+
+#[tokio::test]
+async fn what_is_to_come_is_listed() {
+    let app = TestApp::start().await;
+    let (ann, bob) = (app.user("ann").await, app.user("bob").await);
+    let remind = async |title: &str, at: &str| {
+        ann.create_task(json!({"title": title, "reminders": [{"kind": "absolute", "at": at}]})).await
+    };
+    remind("in two days", "2030-01-03T00:00:00Z").await;
+    let done = remind("done", "2030-01-02T12:00:00Z").await;
+    remind("tomorrow", "2030-01-02T00:00:00Z").await;
+    remind("in ten days", "2030-01-11T00:00:00Z").await;
+    ann.act(&format!("{}/complete", path(&done))).await.assert(200);
+    let titles = async |query: &str| -> Vec<String> {
+        let page = ann.get(&format!("/reminders/upcoming{query}")).await.assert(200).json;
+        page["data"].as_array().unwrap().iter().map(|fire| fire["title"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(titles("").await, ["tomorrow", "in two days"]);
+    assert_eq!(titles("?days=1").await, ["tomorrow"]);
+    assert_eq!(titles("?days=10").await, ["tomorrow", "in two days", "in ten days"]);
+    let first = ann.get("/reminders/upcoming?limit=1").await.assert(200).json;
+    let cursor = first["page"]["next_cursor"].as_str().unwrap();
+    assert_eq!(titles(&format!("?limit=1&cursor={cursor}")).await, ["in two days"]);
+    assert_eq!(bob.get("/reminders/upcoming").await.assert(200).json["data"], json!([]));
+    ann.get("/reminders/upcoming?days=0").await.assert_problem(400, "malformed_parameter");
+}
