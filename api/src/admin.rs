@@ -1,5 +1,5 @@
 //! `/admin`: the operator's view. Every handler here takes [`Admin`](crate::auth::Admin), and shows what the system does,
-//! not what people keep in it: no title of a task, no text of a mail.
+//! not what people keep in it: no title of a task, no text of a mail. The audit trail alone says what was changed.
 
 mod audit;
 mod jobs;

@@ -193,6 +193,11 @@ where
         if let Some((name, _)) = form_urlencoded(query).find(|(_, value)| value.contains('\0')) {
             return Err(malformed(&name, Code::MalformedParameter, NO_NUL.to_owned()));
         }
+        // An empty value would be taken for none, and a filter that is not filled in would show everything.
+        if let Some((name, _)) = form_urlencoded(query).find(|(_, value)| value.is_empty()) {
+            let detail = "It has no value. Give it one, or leave the parameter out.".to_owned();
+            return Err(malformed(&name, Code::MalformedParameter, detail));
+        }
         let pairs = serde_html_form::Deserializer::new(form_urlencoded(query));
         let value: T = serde_path_to_error::deserialize(pairs).map_err(|error| {
             let FieldError { pointer, code, detail, .. } =
@@ -232,8 +237,9 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequestParts<S> f
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct IfMatch {
-    /// The `ETag` of the version that the change is meant for; another one is refused with 412.
-    #[param(rename = "If-Match", required = false, value_type = Option<String>, example = "\"t-1\"")]
+    /// The `ETag` of the version that the change is meant for, such as `"t-1"`; another one is refused with 412. `*` is
+    /// any.
+    #[param(rename = "If-Match", required = false, value_type = Option<String>, example = "*")]
     tags: Option<String>,
 }
 
@@ -242,7 +248,7 @@ pub(crate) struct IfMatch {
 #[into_params(parameter_in = Header)]
 pub(crate) struct IfNoneMatch {
     /// The `ETag` of a version that the client has; if it is current, the answer is 304.
-    #[param(rename = "If-None-Match", required = false, value_type = Option<String>, example = "\"t-1\"")]
+    #[param(rename = "If-None-Match", required = false, value_type = Option<String>, example = "\"t-0\"")]
     tags: Option<String>,
 }
 

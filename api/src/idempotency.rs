@@ -41,7 +41,10 @@ pub(crate) const MAX_BODY: usize = 1 << 20;
 #[into_params(parameter_in = Header)]
 pub(crate) struct Idempotency {
     /// A value of the client's choice, new for each new request: a retry with the same value gets the same answer.
-    #[param(rename = "Idempotency-Key", required = false, value_type = Option<String>, min_length = 1, max_length = 255)]
+    #[param(
+        rename = "Idempotency-Key", required = false, value_type = Option<String>,
+        min_length = 1, max_length = 255, pattern = "^[!-~]+$",
+    )]
     key: Option<Scoped>,
 }
 

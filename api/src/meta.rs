@@ -103,7 +103,7 @@ async fn meta(State(app): State<AppState>) -> Result<axum::Json<Meta>> {
 
 /// Whether it works.
 #[derive(Debug, Serialize, ToSchema)]
-struct Health {
+struct Alive {
     /// Always `ok`; otherwise the answer is a problem.
     #[schema(example = "ok")]
     status: &'static str,
@@ -114,11 +114,11 @@ struct Health {
 /// 200 if requests can be handled, 503 if what they need is away.
 #[utoipa::path(
     get, path = "/health", tag = "meta", operation_id = "get_health", security(()),
-    responses((status = 200, description = "It works", body = Health), Problem),
+    responses((status = 200, description = "It works", body = Alive), Problem),
 )]
-async fn health(State(app): State<AppState>) -> Result<axum::Json<Health>> {
+async fn health(State(app): State<AppState>) -> Result<axum::Json<Alive>> {
     match db::problem(&app.db).await {
-        None => Ok(axum::Json(Health { status: "ok" })),
+        None => Ok(axum::Json(Alive { status: "ok" })),
         Some(problem) => Err(Error::Unavailable(anyhow::anyhow!(problem)).into()),
     }
 }

@@ -94,7 +94,7 @@ async fn update(
 #[garde(allow_unvalidated)]
 struct Pause {
     /// An instant ahead.
-    #[schema(example = "2027-01-04T08:00:00Z")]
+    #[schema(example = "2030-01-04T08:00:00Z")]
     until: DateTime<Utc>,
 }
 

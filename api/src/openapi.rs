@@ -1,9 +1,15 @@
 //! The OpenAPI document: what the handlers say of themselves, and what holds for all of them. `openapi.json` beside
 //! this crate is its committed copy, which CI compares.
 
+pub(crate) mod links;
+
 use utoipa::{
     Modify, OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        Ref, RefOr,
+        schema::{ArrayItems, Schema},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 use crate::error::Problem;
@@ -53,10 +59,40 @@ impl Modify for Credentials {
     }
 }
 
+/// Lets lists refer to what their rows are, which the derive writes out in each of them.
+pub(crate) fn refer_to_rows(document: &mut utoipa::openapi::OpenApi) {
+    let Some(components) = &mut document.components else { return };
+    let names: Vec<String> = components.schemas.keys().cloned().collect();
+    for (name, schema) in &mut components.schemas {
+        let row = ["Page_", "All_"].iter().find_map(|list| name.strip_prefix(list));
+        if let Some(row) = row.filter(|row| names.iter().any(|name| name == row))
+            && let RefOr::T(Schema::Object(list)) = schema
+            && let Some(RefOr::T(Schema::Array(rows))) = list.properties.get_mut("data")
+        {
+            rows.items = ArrayItems::RefOrSchema(Box::new(RefOr::Ref(Ref::from_schema_name(row))));
+        }
+    }
+}
+
 /// The document, as it is committed.
 ///
 /// # Errors
 /// If it cannot be written as JSON.
 pub fn json() -> anyhow::Result<String> {
     Ok(crate::router::documented().1.to_pretty_json()? + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    #[test]
+    fn a_list_says_what_its_rows_are() {
+        let document: Value = serde_json::from_str(&super::json().unwrap()).unwrap();
+        let schemas = &document["components"]["schemas"];
+        for (list, row) in [("Page_Task", "Task"), ("All_Reminder", "Reminder")] {
+            let rows = &schemas[list]["properties"]["data"]["items"];
+            assert_eq!(rows["$ref"], format!("#/components/schemas/{row}"), "{rows}");
+        }
+    }
 }

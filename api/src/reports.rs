@@ -57,6 +57,7 @@ struct Wanted {
     /// What a line sums up; a day, unless said.
     group: Option<ReportGroup>,
     /// `csv` does the same as `Accept: text/csv`.
+    #[param(inline)]
     format: Option<Format>,
 }
 

@@ -27,7 +27,7 @@ use crate::{
     error::Problem,
     idempotency::{self, MAX_BODY},
     mail_pages, meta, middleware, notifications,
-    openapi::Document,
+    openapi::{Document, links, refer_to_rows},
     problems, projects, reminders, reports, sessions,
     state::AppState,
     tags, tasks, teams, webhooks,
@@ -57,6 +57,8 @@ pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
         )
         .split_for_parts();
     scopes::document(&mut document);
+    links::document(&mut document);
+    refer_to_rows(&mut document);
     (routes, document)
 }
 

@@ -17,7 +17,7 @@ pub use tx::{Step, Tx};
 macro_rules! pg_enum {
     (
         $(#[$meta:meta])*
-        $name:ident: $sql:ident { $( $(#[$variant_meta:meta])* $variant:ident = $text:literal, )* }
+        $name:ident: $sql:ident { $( $(#[$variant_meta:meta])* $variant:ident = $text:tt, )* }
     ) => {
         $(#[$meta])*
         #[derive(

@@ -31,7 +31,7 @@ use crate::{
 const FORM: u8 = 1;
 
 macro_rules! event_types {
-    ($($variant:ident = $name:literal, $about:literal;)*) => {
+    ($($variant:ident = $name:tt, $about:literal;)*) => {
         /// What can happen. The names are on the wire: they never change.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
         pub enum EventType {

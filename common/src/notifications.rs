@@ -97,7 +97,7 @@ pub struct PreferencesPatch {
     /// At which minute, on their clock.
     #[serde(default, deserialize_with = "minute")]
     #[garde(skip)]
-    #[schema(value_type = Option<String>, example = "08:00")]
+    #[schema(value_type = Option<String>, pattern = r"^\d{2}:\d{2}(:00)?$", example = "08:00")]
     pub digest_time: Option<NaiveTime>,
     /// On which days of the week.
     #[serde(default)]

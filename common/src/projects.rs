@@ -75,6 +75,7 @@ pub struct NewProject {
     /// More about it, at most 64 KiB.
     #[serde(default)]
     #[garde(inner(length(bytes, max = 65_536)))]
+    #[schema(max_length = 65_536)]
     pub description: Option<String>,
     /// The team that works on it, in which one has to be an editor.
     #[serde(default)]
@@ -95,11 +96,12 @@ pub struct ProjectPatch {
     /// What it is called.
     #[serde(default)]
     #[garde(inner(custom(one_line(1, 200))))]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
     /// More about it, at most 64 KiB.
     #[serde(default, deserialize_with = "nullable")]
     #[garde(inner(inner(length(bytes, max = 65_536))))]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 65_536)]
     pub description: Option<Option<String>>,
     /// The team that works on it, in which one has to be an editor. The members of the one before lose the project.
     #[serde(default, deserialize_with = "nullable")]
@@ -125,10 +127,10 @@ pub struct ProjectFilter {
     /// Only those of this team.
     pub team_id: Option<TeamId>,
     /// Where the page begins: `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     pub cursor: Option<String>,
     /// Rows per page, 1 to 200.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[garde(inner(range(min = 1, max = 200)))]
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u16>,

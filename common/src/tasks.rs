@@ -151,6 +151,10 @@ pub struct Task {
 /// What a client may set when it makes a task.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "title": "Ship it", "priority": "high", "tags": ["release"], "due": {"date": "2030-12-01", "time": "17:00"},
+    "reminders": [{"kind": "relative", "offset_minutes": -30}],
+}))]
 pub struct NewTask {
     /// What is to be done, in one line.
     #[garde(custom(crate::error::one_line(1, 500)))]
@@ -159,6 +163,7 @@ pub struct NewTask {
     /// More about it, at most 64 KiB.
     #[serde(default)]
     #[garde(inner(length(bytes, max = 65_536)))]
+    #[schema(max_length = 65_536)]
     pub description: Option<String>,
     /// The project it belongs to, where one has to be an editor.
     #[serde(default)]
@@ -197,15 +202,17 @@ fn no_priority() -> TaskPriority {
 /// What a client may change (RFC 7396): a field that is absent stays, one that is null is cleared.
 #[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"title": "Ship it today", "due": null}))]
 pub struct TaskPatch {
     /// What is to be done, in one line.
     #[serde(default)]
     #[garde(inner(custom(crate::error::one_line(1, 500))))]
+    #[schema(min_length = 1, max_length = 500)]
     pub title: Option<String>,
     /// More about it, at most 64 KiB.
     #[serde(default, deserialize_with = "nullable")]
     #[garde(inner(inner(length(bytes, max = 65_536))))]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 65_536)]
     pub description: Option<Option<String>>,
     /// The project it belongs to, where one has to be an editor. Who does not see it there does it no more.
     #[serde(default, deserialize_with = "nullable")]

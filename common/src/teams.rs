@@ -58,6 +58,7 @@ pub struct TeamPatch {
     /// What it is called.
     #[serde(default)]
     #[garde(inner(custom(one_line(1, 200))))]
+    #[schema(min_length = 1, max_length = 200)]
     pub name: Option<String>,
 }
 

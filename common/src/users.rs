@@ -78,10 +78,13 @@ pub(crate) fn hours_and_minutes<S: Serializer>(time: &NaiveTime, serializer: S) 
 /// What a person says when they register.
 #[derive(Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "email": "ann@example.com", "password": "correct horse battery", "full_name": "Ann", "time_zone": "Europe/Berlin",
+}))]
 pub struct NewUser {
     /// Where their mail goes.
     #[garde(custom(is_address))]
-    #[schema(example = "ann@example.com")]
+    #[schema(max_length = 254, example = "ann@example.com")]
     pub email: String,
     /// 12 characters or more, at most 1,024 bytes, and none of those that are tried first.
     #[garde(custom(is_password))]
@@ -121,10 +124,12 @@ pub fn is_address(text: &String, (): &()) -> garde::Result {
 /// What a person may change about themselves (RFC 7396).
 #[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"time_zone": "Europe/Berlin", "day_start": "08:30"}))]
 pub struct UserPatch {
     /// What they are called.
     #[serde(default)]
     #[garde(inner(custom(one_line(1, 200))))]
+    #[schema(min_length = 1, max_length = 200, example = "Ann")]
     pub full_name: Option<String>,
     /// Where their clock hangs: an IANA name.
     #[serde(default)]
@@ -133,7 +138,7 @@ pub struct UserPatch {
     /// When a day begins that names no time.
     #[serde(default, deserialize_with = "due::time_field")]
     #[garde(skip)]
-    #[schema(value_type = Option<String>, example = "09:00")]
+    #[schema(value_type = Option<String>, pattern = r"^\d{2}:\d{2}(:\d{2})?$", example = "09:00")]
     pub day_start: Option<NaiveTime>,
 }
 

@@ -33,7 +33,7 @@ struct Queues {
 /// Why a queue is paused.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Pause {
+struct QueuePause {
     /// For whoever finds it paused.
     #[serde(default)]
     #[garde(inner(custom(one_line(1, 200))))]
@@ -60,14 +60,14 @@ async fn list(State(app): State<AppState>, _: Admin) -> Result<axum::Json<Queues
 /// queue that a worker has paused by itself, for want of a mail server, stays paused until somebody resumes it.
 #[utoipa::path(
     post, path = "/admin/queues/{queue}/pause", tag = "operations", operation_id = "pause_queue",
-    params(("queue" = String, Path, example = "mail")), request_body = Pause,
+    params(("queue" = String, Path, example = "mail")), request_body = QueuePause,
     responses((status = 200, description = "The queue, paused", body = QueueStatus), Problem),
 )]
 async fn pause(
     State(app): State<AppState>,
     admin: Admin,
     Path(queue): Path<String>,
-    Json(pause): Json<Pause>,
+    Json(pause): Json<QueuePause>,
 ) -> Result<axum::Json<QueueStatus>> {
     let mut tx = app.db.begin().await?;
     let reason = pause.reason.as_deref().map(str::trim);

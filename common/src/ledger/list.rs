@@ -139,10 +139,10 @@ pub struct JobFilter {
     #[param(example = "mail")]
     pub queue: Option<String>,
     /// Where the page begins: `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     pub cursor: Option<String>,
     /// Rows per page, 1 to 200.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[garde(inner(range(min = 1, max = MAX_LIMIT)))]
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u16>,

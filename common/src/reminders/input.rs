@@ -24,6 +24,7 @@ const OFFSETS: std::ops::RangeInclusive<i32> = -366 * 24 * 60..=30 * 24 * 60;
 #[derive(Debug, Clone, PartialEq, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
+#[schema(example = json!({"kind": "absolute", "at": "2030-12-01T15:00:00Z"}))]
 pub struct NewReminder {
     /// What it is counted from.
     pub kind: ReminderKind,

@@ -27,6 +27,7 @@ const LONGEST: Duration = Duration::days(366);
 #[derive(Debug, Clone, Copy, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
+#[schema(example = json!({"minutes": 60}))]
 pub struct Snooze {
     /// Until an instant (`2026-12-01T15:00:00Z`) or a local time (`2026-12-01T15:00`) in the person's own time zone, at
     /// most 366 days ahead.

@@ -13,7 +13,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         RefOr,
-        schema::{ObjectBuilder, OneOfBuilder, Schema, Type},
+        schema::{AdditionalProperties, ObjectBuilder, OneOfBuilder, Ref, Schema, SchemaType, Type},
     },
 };
 
@@ -184,6 +184,7 @@ impl DueInput {
 
 const DATE_FORM: &str = "A date has the form 2026-12-01.";
 const TIME_FORM: &str = "A time has the form 17:00.";
+const TIME: &str = r"^\d{2}:\d{2}(:\d{2})?$";
 /// Far enough for everybody, and no sum of a date and an offset can leave what chrono and PostgreSQL hold.
 const YEARS: std::ops::RangeInclusive<i32> = 1970..=2200;
 
@@ -302,18 +303,49 @@ impl<'de> Deserialize<'de> for DueInput {
 
 impl PartialSchema for DueInput {
     fn schema() -> RefOr<Schema> {
-        let text =
-            |description| ObjectBuilder::new().schema_type(Type::String).description(Some(description));
+        let text = |description: &str, pattern: &str, example: &str| {
+            ObjectBuilder::new()
+                .schema_type(Type::String)
+                .description(Some(description))
+                .pattern(Some(pattern))
+                .examples([example])
+        };
+        let ignored =
+            || ObjectBuilder::new().schema_type(SchemaType::AnyValue).description(Some("Not looked at"));
         OneOfBuilder::new()
             .description(Some("A day, a time on the clock, or an instant."))
-            .item(text("`2026-12-01` (all day), `2026-12-01T17:00` (floating) or `2026-12-01T17:00+01:00` (an instant)"))
+            .item(text(
+                "`2026-12-01` (all day), `2026-12-01T17:00` (floating) or `2026-12-01T17:00+01:00` (an instant)",
+                r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})?)?$",
+                "2026-12-01",
+            ))
             .item(
                 ObjectBuilder::new()
-                    .property("date", text("The day, `2026-12-01`"))
-                    .property("time", text("The time on the clock, `17:00`; absent for all day"))
-                    .property("zone", text("An IANA zone; absent for the clock of whoever has the task"))
-                    .property("kind", DueKind::schema())
-                    .required("date"),
+                    .property("date", text("The day, from 1970 to 2200", r"^\d{4}-\d{2}-\d{2}$", "2026-12-01"))
+                    .property(
+                        "time",
+                        text("The time on the clock; absent or null for all day", TIME, "17:00")
+                            .schema_type(SchemaType::from_iter([Type::String, Type::Null])),
+                    )
+                    .property(
+                        "zone",
+                        OneOfBuilder::new()
+                            .item(Ref::from_schema_name("Zone"))
+                            .item(ObjectBuilder::new().schema_type(Type::Null))
+                            .description(Some("Absent or null for the clock of whoever has the task")),
+                    )
+                    .property(
+                        "kind",
+                        OneOfBuilder::new()
+                            .item(Ref::from_schema_name("DueKind"))
+                            .item(ObjectBuilder::new().schema_type(Type::Null))
+                            .description(Some("It follows from the others, but for a `floating` time in a team")),
+                    )
+                    .property("at", ignored())
+                    .property("all_day", ignored())
+                    .required("date")
+                    .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+                    .examples([serde_json::json!({"date": "2026-12-01", "time": "17:00"})]),
             )
             .into()
     }

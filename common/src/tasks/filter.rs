@@ -124,6 +124,7 @@ pub struct TaskFilter {
     #[param(value_type = Option<String>, example = "me")]
     pub assignee: Option<AssigneeFilter>,
     /// Due in the caller's words, in the caller's time zone or that of `tz`.
+    #[param(inline)]
     pub due: Option<DueFilter>,
     /// The time zone in which `due` is meant, such as `Europe/Berlin`.
     #[param(value_type = Option<String>, example = "Europe/Berlin")]
@@ -149,30 +150,30 @@ pub struct TaskFilter {
     #[param(inline)]
     pub sort: Sort,
     /// Where the page begins: `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     pub cursor: Option<String>,
     /// Rows per page, 1 to 200.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[garde(inner(range(min = 1, max = MAX_LIMIT)))]
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u16>,
     /// Instead of `cursor` and `limit`: the number of a page, from 1. The answer counts all tasks, which takes time with
     /// many; a cursor is never slow.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[garde(inner(range(min = 1, max = MAX_NUMBER)))]
     #[param(minimum = 1, maximum = 10000)]
     pub page: Option<u32>,
     /// Rows per page with `page`, 1 to 100.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[garde(inner(range(min = 1, max = MAX_PER_PAGE)))]
     #[param(minimum = 1, maximum = 100, default = 50)]
     pub per_page: Option<u16>,
     /// As of a single task.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[param(value_type = Option<String>, example = "title,due")]
     pub fields: Option<AnyOf<TaskField>>,
     /// As of a single task.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[param(value_type = Option<String>, example = "project,assignee")]
     pub include: Option<AnyOf<Include>>,
 }

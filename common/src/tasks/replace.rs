@@ -23,6 +23,7 @@ pub struct TaskContent {
     /// More about it, at most 64 KiB.
     #[serde(default)]
     #[garde(inner(length(bytes, max = 65_536)))]
+    #[schema(max_length = 65_536)]
     pub description: Option<String>,
     /// The project it belongs to, where one has to be an editor.
     #[serde(default)]

@@ -37,7 +37,7 @@ pub struct TaskView {
 }
 
 /// The name of a field of a [`Task`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TaskField(&'static str);
 
 const FIELDS: [&str; 20] = [
@@ -73,7 +73,8 @@ impl FromStr for TaskField {
 }
 
 /// What can come with a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Include {
     /// The project's name.
     Project,

@@ -75,10 +75,10 @@ pub struct AccountFilter {
     /// `false`: only those that are disabled.
     pub is_active: Option<bool>,
     /// Where the page begins: `next_cursor` of the page before.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     pub cursor: Option<String>,
     /// Rows per page, 1 to 200.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "crate::page::is_no_filter")]
     #[garde(inner(range(min = 1, max = MAX_LIMIT)))]
     #[param(minimum = 1, maximum = 200, default = 50)]
     pub limit: Option<u16>,
@@ -88,6 +88,7 @@ pub struct AccountFilter {
 #[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
+#[schema(example = json!({"is_active": true, "role": "user"}))]
 pub struct AccountPatch {
     /// `false`: they are logged out everywhere, cannot log in any more and get no mail.
     #[serde(default)]

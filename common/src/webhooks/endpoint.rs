@@ -113,9 +113,11 @@ pub struct NewEndpoint {
     /// What it is for.
     #[serde(default)]
     #[garde(inner(custom(one_line(0, 500))))]
+    #[schema(max_length = 500)]
     pub description: Option<String>,
     /// What it is told of: one or more of `GET /webhooks/event-types`.
     #[garde(custom(some_events))]
+    #[schema(min_items = 1)]
     pub events: Vec<EventType>,
     /// Only what happens in this project.
     #[serde(default)]
@@ -136,11 +138,12 @@ pub struct EndpointPatch {
     /// What it is for.
     #[serde(default, deserialize_with = "nullable")]
     #[garde(inner(inner(custom(one_line(0, 500)))))]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, max_length = 500)]
     pub description: Option<Option<String>>,
     /// All that it is told of.
     #[serde(default)]
     #[garde(inner(custom(some_events)))]
+    #[schema(min_items = 1)]
     pub events: Option<Vec<EventType>>,
     /// Only what happens in this project.
     #[serde(default, deserialize_with = "nullable")]

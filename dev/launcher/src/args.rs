@@ -26,6 +26,10 @@ pub(crate) enum Command {
         release: bool,
         rest: Vec<String>,
     },
+    Fuzz {
+        release: bool,
+        rest: Vec<String>,
+    },
     Bench {
         rest: Vec<String>,
     },
@@ -140,7 +144,8 @@ pub(crate) struct Test {
     pub(crate) rest: Vec<String>,
 }
 
-const COMMANDS: [&str; 8] = ["test", "reset", "seed", "smoke", "check-dashboards", "bench", "chaos", "help"];
+const COMMANDS: [&str; 9] =
+    ["test", "reset", "seed", "smoke", "check-dashboards", "fuzz", "bench", "chaos", "help"];
 
 /// Reads the arguments after `cargo dev`.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command> {
@@ -162,6 +167,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Comma
                 Command::CheckDashboards { release, rest }
             })
         }
+        "fuzz" => fuzz(words),
         "bench" => Ok(Command::Bench { rest: words.rest.collect() }),
         "chaos" if words.rest.as_slice().iter().any(|word| word.starts_with("--scenario")) => scenario(words),
         "chaos" => Ok(Command::Chaos { rest: words.rest.collect() }),
@@ -272,6 +278,24 @@ fn fresh_stack(
         }
     }
     Ok(command(release, rest))
+}
+
+/// The numbers are for the tool.
+fn fuzz(mut words: Words) -> Result<Command> {
+    const OPTIONS: [&str; 4] = ["--max-examples", "--seed", "--release", "--help"];
+    let (mut release, mut rest) = (false, Vec::new());
+    while let Some((option, value)) = words.next_option() {
+        match option.as_str() {
+            "--max-examples" | "--seed" => {
+                let number = words.number(&option, value, u16::from(option == "--max-examples"), u16::MAX)?;
+                rest.extend([option, number.to_string()]);
+            }
+            "--release" => release = words.flag("--release", value)?,
+            "--help" | "-h" => return Ok(Command::Help(help::FUZZ)),
+            other => return Err(unknown("cargo dev fuzz", other, &OPTIONS)),
+        }
+    }
+    Ok(Command::Fuzz { release, rest })
 }
 
 /// `cargo dev chaos --scenario NAME`, which goes with no other option.

@@ -14,6 +14,7 @@ Commands:
   smoke           runs the README's session against a fresh stack
   check-dashboards
                   asks every question of Grafana's dashboards to a Prometheus that watches a fresh stack under load
+  fuzz            lets Schemathesis try the whole API of a fresh stack, as a user and as an administrator
   bench jobs      measures the job system
   chaos --scenario R12
                   shows one row of the reliability goals (`--scenario list`: all of them)
@@ -77,6 +78,22 @@ template variable of monitoring/grafana to that Prometheus. An error or an empty
 the ledger.
 
 Usage: cargo dev check-dashboards [--release] [-- OPTIONS OF `tasktracker-dev check-dashboards`]";
+
+pub(crate) const FUZZ: &str = "\
+Starts a whole stack on free ports with empty data, and lets Schemathesis try every operation of its openapi.json: its
+examples, the edges of every schema, random requests, and chains of requests along the document's links. First as a user,
+then as an administrator. Exit status 1 for a server error, an answer that the document does not describe, or fewer than
+60 % of the operations that ever answered 2xx. Takes some minutes.
+
+Usage: cargo dev fuzz [OPTIONS]
+
+Options:
+  --max-examples N   random requests for each operation, and chains (default 20)
+  --seed N           repeats a run, 0 to 65535
+  --release          optimised binaries
+  -h, --help         this text
+
+Schemathesis is installed from PyPI into .data/tools; it needs Python 3.11 or newer.";
 
 pub(crate) const SCENARIO: &str = "\
 Shows a row of the reliability goals with the real programs, against a private PostgreSQL and Redis that are removed

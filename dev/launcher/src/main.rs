@@ -69,6 +69,7 @@ fn dispatch() -> Result<()> {
         Command::Seed { data, rest } => seed(&workspace.data(data.as_deref()), &rest, workspace, signals),
         Command::Smoke { release, rest } => smoke(release, &rest, workspace, signals),
         Command::CheckDashboards { release, rest } => check_dashboards(release, &rest, workspace, signals),
+        Command::Fuzz { release, rest } => fuzz(release, &rest, workspace, signals),
         Command::Bench { rest } => {
             private::run_with_servers("bench", Durability::Full, true, workspace, signals, || {
                 let mut command = workspace.binary("tasktracker-dev", true)?;
@@ -157,6 +158,21 @@ fn check_dashboards(release: bool, rest: &[String], workspace: &Workspace, signa
             .arg(dashboards)
             .args(["--webhook-port", &port])
             .args(rest);
+    })
+}
+
+/// A whole stack on free ports, and Schemathesis that tries its API.
+fn fuzz(release: bool, rest: &[String], workspace: &Workspace, signals: &Signals) -> Result<()> {
+    let schemathesis = install::SCHEMATHESIS.install(&workspace.tools()?, signals).map_err(|error| {
+        error.fix(
+            "install Python 3.11 or newer with pip (Debian, Ubuntu: sudo apt-get install python3-pip), or uv",
+        )
+    })?;
+    let options = Dev { release, ..Dev::default() };
+    // Each of its runs comes from an address of its own: what is limited by address is not used up by the run before.
+    let further = [("TRUSTED_PROXIES", "127.0.0.1/32".to_owned())];
+    beside_fresh_stack("fuzz", options, &further, workspace, signals, |command| {
+        command.args(["fuzz", "--schemathesis"]).arg(&schemathesis).args(rest);
     })
 }
 

@@ -3,6 +3,7 @@
 //! - [`mod@bench`]: measures the job system beside the limits of its servers.
 //! - [`check_dashboards`]: asks the queries of Grafana's dashboards to a live Prometheus.
 //! - [`client()`]: a client of our own processes.
+//! - [`fuzz`]: lets Schemathesis try the API.
 //! - [`mail_sink`]: an SMTP server that keeps every mail and shows it, as a program and in process.
 //! - [`seed`]: a demo user with believable tasks.
 //! - [`smoke`]: runs the README's session for real and checks what it says.
@@ -13,6 +14,7 @@
 pub mod bench;
 pub mod check_dashboards;
 mod client;
+pub mod fuzz;
 pub mod mail_sink;
 pub mod seed;
 pub mod smoke;

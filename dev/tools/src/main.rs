@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use common::shutdown;
 use tools::mail_sink::{Credentials, MailSink, Options};
-use tools::{bench, check_dashboards, seed, smoke};
+use tools::{bench, check_dashboards, fuzz, seed, smoke};
 use tracing_subscriber::EnvFilter;
 
 /// Development programs of TaskTracker.
@@ -34,6 +34,8 @@ enum Command {
     Seed(seed::Args),
     /// Use a running `cargo dev --monitor`, and ask its Prometheus everything that the dashboards ask
     CheckDashboards(check_dashboards::Args),
+    /// Let Schemathesis try the whole API of a running `cargo dev`
+    Fuzz(fuzz::Args),
     /// Measure how fast it is, beside the limits of the servers
     Bench(bench::Args),
 }
@@ -70,6 +72,7 @@ async fn main() -> ExitCode {
         Command::Smoke(args) => smoke::run(&args).await,
         Command::Seed(args) => seed::run(&args).await,
         Command::CheckDashboards(args) => check_dashboards::run(&args).await,
+        Command::Fuzz(args) => fuzz::run(&args).await,
         Command::Bench(args) => bench::run(&args).await,
     };
     match result {

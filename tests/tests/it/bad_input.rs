@@ -322,6 +322,8 @@ async fn each_is_refused_with_its_code_and_place() {
         ("?limit=many", "limit", "malformed_parameter"),
         ("?due_before=tomorrow", "due_before", "malformed_parameter"),
         ("?due=someday", "due", "malformed_parameter"),
+        ("?project_id=", "project_id", "malformed_parameter"),
+        ("?q=&limit=2", "q", "malformed_parameter"),
     ] {
         let answer = ann.get(&format!("/tasks{query}")).await.assert_problem(400, code);
         assert_eq!(answer.json["errors"][0]["parameter"], parameter, "{query}: {}", answer.text);

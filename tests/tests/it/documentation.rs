@@ -14,6 +14,31 @@ fn the_committed_document_is_current() {
 }
 
 #[test]
+fn every_reference_leads_somewhere_and_every_name_is_of_the_wire() {
+    fn walk(value: &Value, referred: &mut Vec<String>, names: &mut Vec<String>) {
+        if let Some(reference) = value["$ref"].as_str() {
+            referred.push(reference.trim_start_matches('#').to_owned());
+        }
+        let enumerated = value["enum"].as_array().into_iter().flatten();
+        names.extend(enumerated.filter_map(|name| Some(name.as_str()?.to_owned())));
+        match value {
+            Value::Object(members) => members.values().for_each(|member| walk(member, referred, names)),
+            Value::Array(items) => items.iter().for_each(|item| walk(item, referred, names)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(&api::openapi::json().unwrap()).unwrap();
+    let (mut referred, mut names) = (Vec::new(), Vec::new());
+    walk(&document, &mut referred, &mut names);
+    assert!(referred.len() > 100 && names.len() > 50, "the walk finds them");
+    referred.retain(|reference| document.pointer(reference).is_none());
+    assert_eq!(referred, [""; 0]);
+    // The macros that declare enums have to hand the renaming on.
+    names.retain(|name| name.contains(char::is_uppercase));
+    assert_eq!(names, [""; 0]);
+}
+
+#[test]
 fn no_secret_has_a_field() {
     fn fields(value: &Value, found: &mut Vec<String>) {
         if let Some(properties) = value["properties"].as_object() {

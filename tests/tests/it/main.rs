@@ -6,6 +6,7 @@ mod admin;
 mod api_tokens;
 mod audit;
 mod auth;
+mod authorization;
 mod bad_input;
 mod batch;
 mod comments;

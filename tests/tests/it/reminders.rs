@@ -238,7 +238,12 @@ async fn what_is_to_come_is_listed() {
     ann.act(&format!("{}/complete", path(&done))).await.assert(200);
     let titles = async |query: &str| -> Vec<String> {
         let page = ann.get(&format!("/reminders/upcoming{query}")).await.assert(200).json;
-        page["data"].as_array().unwrap().iter().map(|fire| fire["title"].as_str().unwrap().to_owned()).collect()
+        page["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fire| fire["title"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(titles("").await, ["tomorrow", "in two days"]);
     assert_eq!(titles("?days=1").await, ["tomorrow"]);

@@ -29,3 +29,30 @@ fn the_tests_that_documents_name_exist() {
     }
     assert!(tests_named(&read("docs/security.md")).count() > 15);
 }
+
+/// Of two types with one name, the OpenAPI document holds one, and describes the answers of the other by it.
+#[test]
+fn every_type_of_the_document_has_a_name_of_its_own() {
+    let mut names = BTreeSet::new();
+    for file in rust_files() {
+        if !file.path.starts_with("api/src") && !file.path.starts_with("common/src") {
+            continue;
+        }
+        for derived in file.text.split("derive(").skip(1) {
+            let Some((traits, rest)) = derived.split_once(")]") else { continue };
+            if !traits.contains("ToSchema") {
+                continue;
+            }
+            let declared = rest.lines().find_map(|line| {
+                let mut words = line.trim().split([' ', '<', '(', '{', ';']);
+                words.find(|word| ["struct", "enum"].contains(word)).and_then(|_| words.next())
+            });
+            let name = declared.unwrap().to_owned();
+            // A macro's own.
+            if !name.starts_with('$') {
+                assert!(names.insert(name.clone()), "{}: there is another {name}", file.path);
+            }
+        }
+    }
+    assert!(names.len() > 60, "the walk finds them: {}", names.len());
+}

@@ -49,6 +49,7 @@ fn wrong_words_are_named_with_the_nearest_right_one() {
         ("reset --dat x", "--dat", "--data"),
         ("test --no-fail-fats", "--no-fail-fats", "--no-fail-fast"),
         ("smoke --relase", "--relase", "--release"),
+        ("fuzz --sead 1", "--sead", "--seed"),
         ("--release test", "test", "cargo dev test"),
         ("test a b", "\"b\"", "--"),
         ("chaos --scenario R1 --sed 1", "--sed", "--help"),
@@ -67,6 +68,7 @@ fn wrong_values_are_named_with_their_range() {
         ("--port-offset 60000", "--port-offset is \"60000\"", "from 0 to 56032"),
         ("--data", "--data needs a value", "--data VALUE"),
         ("--release=yes", "--release takes no value", "--release alone"),
+        ("fuzz --seed=x", "--seed is \"x\"", "from 0 to 65535"),
     ] {
         let text = problem(line);
         assert!(text.contains(named) && text.contains(fix), "{line}: {text}");
@@ -103,6 +105,10 @@ fn other_commands_go_to_the_tools_as_they_are() {
         parsed("smoke -- --keep").unwrap(),
         Command::Smoke { release: false, rest: rest(&["--keep"]) }
     );
+    assert_eq!(
+        parsed("fuzz --max-examples=9 --seed 7 --release").unwrap(),
+        Command::Fuzz { release: true, rest: rest(&["--max-examples", "9", "--seed", "7"]) }
+    );
 }
 
 #[test]
@@ -114,6 +120,7 @@ fn each_command_has_its_help() {
         ("test --help", help::TEST),
         ("reset -h", help::RESET),
         ("smoke --help", help::SMOKE),
+        ("fuzz --help", help::FUZZ),
     ] {
         assert_eq!(parsed(line).unwrap(), Command::Help(help));
     }
