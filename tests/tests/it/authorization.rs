@@ -193,7 +193,7 @@ async fn accounts() {
 
 #[tokio::test]
 async fn tasks() {
-    everybody_gets_what_the_table_says(&["/tasks", "/comments", "/tags"]).await;
+    everybody_gets_what_the_table_says(&["/tasks", "/comments", "/tags", "/reminders"]).await;
 }
 
 #[tokio::test]
@@ -216,6 +216,7 @@ fn the_walks_above_leave_nothing_out() {
         "/tasks",
         "/comments",
         "/tags",
+        "/reminders",
         "/projects",
         "/teams",
         "/webhooks",

@@ -90,6 +90,7 @@ impl Made {
             Value::Object(members) => {
                 Value::Object(members.into_iter().map(|(name, value)| (name, self.fill_in(value))).collect())
             }
+            Value::Array(items) => items.into_iter().map(|item| self.fill_in(item)).collect(),
             other => other,
         }
     }
