@@ -12,6 +12,7 @@ mod admission;
 mod answer;
 mod api_tokens;
 mod auth;
+mod availability;
 mod comments;
 mod error;
 mod extract;
@@ -40,6 +41,7 @@ use std::{net::SocketAddr, time::Duration};
 pub use admin::shell::{run as admin, verify as audit};
 use anyhow::Context as _;
 use common::{
+    config::Database,
     db::{self, Db},
     dispatcher::{self, Outbox},
     health::Health,
@@ -84,6 +86,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let last = CancellationToken::new();
     let health = Health::default();
     watch_database(db.clone(), app.clone(), health.clone());
+    let asking = Database { database_pool_size: 1, ..config.database.clone() }.open(Outbox::default())?;
+    tokio::spawn(app.availability.clone().watch(asking));
     health.serve(config.internal_bind, rendered, last.clone()).await?;
     health.watch();
     let dispatcher = tokio::spawn(dispatcher::run(db, redis, due, last.clone()));

@@ -23,7 +23,7 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::{
     account, activity, admin, admission, answer, api_tokens,
     auth::scopes::{self, BASE},
-    comments,
+    availability, comments,
     error::Problem,
     idempotency::{self, MAX_BODY},
     mail_pages, meta, middleware, notifications,
@@ -86,6 +86,7 @@ pub fn router(app: AppState) -> Router {
                 )
                 .layer(from_fn(answer::link_next))
                 .layer(from_fn(middleware::time_limit))
+                .layer(from_fn_with_state(app.clone(), availability::guard))
                 .layer(CatchPanicLayer::custom(middleware::panicked))
                 .layer(from_fn_with_state(app.clone(), admission::admit))
                 .layer(DefaultBodyLimit::max(MAX_BODY))

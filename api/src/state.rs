@@ -9,7 +9,7 @@ use common::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{config::Settings, limits::Limits, tokens::Tokens};
+use crate::{availability::Availability, config::Settings, limits::Limits, tokens::Tokens};
 
 /// Passwords that are hashed at the same time.
 const HASHES_AT_ONCE: usize = 2;
@@ -25,6 +25,7 @@ pub struct Inner {
     pub(crate) settings: Settings,
     pub(crate) tokens: Tokens,
     pub(crate) limits: Limits,
+    pub(crate) availability: Availability,
     pub(crate) cursor_keys: Vec<Key>,
     pub(crate) ip_keys: Vec<Key>,
     pub(crate) hashing: Arc<Semaphore>,
@@ -43,6 +44,7 @@ impl AppState {
             secrets: secrets.clone(),
             tokens: Tokens::new(secrets.derive(Purpose::Jwt)),
             limits: Limits::new(redis, first, settings.http.rate_limit_per_minute),
+            availability: Availability::default(),
             settings,
             cursor_keys: secrets.derive(Purpose::Cursor),
             ip_keys,

@@ -9,6 +9,7 @@ mod list;
 mod seal;
 
 use diesel::sql_types::{Array, Bytea, Jsonb, Nullable, Text, Uuid};
+use diesel_async::AsyncPgConnection;
 use serde_json::Value;
 
 pub use self::{
@@ -16,6 +17,7 @@ pub use self::{
     seal::{Intact, Sealed, seal, verify},
 };
 use crate::{
+    clock::Now,
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
     ids::{AuditEventId, TaskId, UserId},
@@ -100,6 +102,12 @@ pub async fn after<T>(tx: &mut Tx, done: Result<T>, act: impl FnOnce(&T) -> Act)
 /// # Errors
 /// If the database is away.
 pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
+    let now = tx.clock().now();
+    write(tx.conn(), now, acts).await
+}
+
+/// [`record_all`], at the same time as another statement.
+pub(crate) async fn write(mut conn: &AsyncPgConnection, now: Now, acts: Vec<Act>) -> Result<()> {
     if acts.is_empty() {
         return Ok(());
     }
@@ -112,7 +120,7 @@ pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
          FROM unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
              WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)
          ORDER BY a.position",
-        now = tx.clock().now(),
+        now = now,
         ip_hash: Nullable<Bytea> = CLIENT.try_with(Clone::clone).unwrap_or_default(),
         request_id: Nullable<Text> = Origin::current().request_id,
         ids: Array<Uuid> = acts.iter().map(|_| AuditEventId::new()).collect::<Vec<_>>(),
@@ -123,7 +131,7 @@ pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
         tasks: Array<Nullable<Uuid>> = acts.iter().map(|act| act.task).collect::<Vec<_>>(),
         details: Array<Nullable<Jsonb>> = acts.iter().map(|act| act.details.as_ref()).collect::<Vec<_>>(),
     )
-    .execute(tx.conn())
+    .execute(&mut conn)
     .await?;
     for act in &acts {
         crate::metrics::audited(act.event_type);

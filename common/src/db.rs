@@ -1,5 +1,6 @@
-//! PostgreSQL: the pool, transactions that can be seen, migrations, and two small tools for SQL ([`sql!`] for
-//! statements written by hand, [`pg_enum!`] for enum types). No noun's query belongs here.
+//! PostgreSQL: the pool, transactions that can be seen, migrations, and small tools for SQL ([`sql!`] for statements written by
+//! hand, [`Prepared`] for those of the query builder that are not prepared by themselves, [`pg_enum!`] for enum types). No noun's
+//! query belongs here.
 
 mod migrations;
 mod pool;
@@ -9,7 +10,7 @@ mod tx;
 pub use diesel_async::{AsyncPgConnection, RunQueryDsl};
 pub use migrations::{Migrations, problem, run_migrations};
 pub use pool::{Conn, Db, PoolOptions};
-pub use statement::{Condition, Statement};
+pub use statement::{Condition, Prepared, Statement};
 pub(crate) use statement::{sql_condition, sql_expression};
 pub use tx::{Step, Tx};
 

@@ -9,6 +9,7 @@ use diesel::{
     sql_types::{Array, Jsonb, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
+use futures::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
@@ -198,9 +199,11 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
     if new.is_empty() {
         return Ok(());
     }
-    audit::record_all(tx, new.iter().filter_map(NewEvent::act).collect()).await?;
+    let acts = new.iter().filter_map(NewEvent::act).collect();
     let origin = Origin::current();
-    let rows: Vec<Row> = sql!(
+    let now = tx.clock().now();
+    let conn = &*tx.conn();
+    let written = sql!(
         concat!(
             "INSERT INTO events (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes,
                  request_id, traceparent, created_at)
@@ -216,7 +219,7 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
         ),
         request_id: Nullable<Text> = origin.request_id,
         traceparent: Nullable<Text> = origin.traceparent,
-        now = tx.clock().now(),
+        now = now,
         ids: Array<Uuid> = new.iter().map(|_| EventId::new()).collect::<Vec<_>>(),
         types: Array<Text> = new.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(),
         actors: Array<Nullable<Uuid>> = new.iter().map(|event| event.actor).collect::<Vec<_>>(),
@@ -227,9 +230,10 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
         data: Array<Jsonb> = new.iter().map(|event| &event.data).collect::<Vec<_>>(),
         changes: Array<Nullable<Jsonb>> =
             new.iter().map(|event| event.changes.clone().map(Value::Object)).collect::<Vec<_>>(),
-    )
-    .load(tx.conn())
-    .await?;
+    );
+    // Neither waits for the other.
+    let (rows, ()) =
+        try_join!(async { Ok(written.load::<Row>(&mut { conn }).await?) }, audit::write(conn, now, acts))?;
     // In the lane of whose event it is: somebody with very many does not stand before the others.
     let jobs: Result<Vec<NewJob>> = rows
         .into_iter()

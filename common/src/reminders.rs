@@ -28,7 +28,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     by_mail::Subject,
-    change::{Changed, add},
+    change::{Changed, add, add_to_new},
     delivery::{BATCH, CATCH_UP_PER_SECOND, Recovered, Taken, queue_due, recover, until_next},
     fire::{Channel, Fire, Reason},
     input::{At, MAX_PER_TASK, NewReminder, check},

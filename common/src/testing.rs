@@ -2,6 +2,8 @@
 //! given by `TEST_DATABASE_URL` and `TEST_REDIS_URL`; `cargo dev test` starts them.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up has failed")]
 
+pub mod statements;
+
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};

@@ -359,11 +359,11 @@ impl Person {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the account is gone.
-    pub async fn load(conn: &mut AsyncPgConnection, id: UserId, now: Now) -> Result<Self> {
+    pub async fn load(mut conn: &AsyncPgConnection, id: UserId, now: Now) -> Result<Self> {
         let (zone, day_start, now): (Zone, NaiveTime, DateTime<Utc>) = users::table
             .find(id)
             .select((users::time_zone, users::day_start, now))
-            .first(conn)
+            .first(&mut conn)
             .await
             .optional()?
             .ok_or(Error::NotFound("account"))?;

@@ -89,7 +89,7 @@ impl Db {
     /// # Errors
     /// As [`Db::conn`].
     pub async fn begin(&self) -> Result<Tx> {
-        Tx::begin(self.conn().await?, self.clock.clone(), self.outbox.clone()).await
+        Tx::begin(self.conn().await?, self.clock.clone(), self.outbox.clone())
     }
 
     /// The clock by which everything through this pool decides.
@@ -116,7 +116,8 @@ const DEAD_PEER: Duration = Duration::from_secs(10);
 /// How a connection is set up.
 #[derive(Debug, Clone)]
 pub(super) enum Session {
-    /// Limits on every statement: nobody waits for ever, and no lock outlives its owner.
+    /// Limits on every statement: nobody waits for ever, and no lock outlives its owner. A statement is planned once, and not for
+    /// each of its arguments: of ours, planning costs several times what running does (`docs/performance.md`).
     Application { statement_timeout: Duration },
     /// Migrations may take their time, but wait for a lock only briefly: a queue behind them would stop everybody.
     Owner,
@@ -152,7 +153,7 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
     let (mut config, authority) = read_url(url).map_err(|e| bad(&e))?;
     let limits = match session {
         Session::Application { statement_timeout } => format!(
-            "-c statement_timeout={} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000",
+            "-c statement_timeout={} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000 -c plan_cache_mode=force_generic_plan",
             statement_timeout.as_millis()
         ),
         Session::Owner => "-c lock_timeout=10000".to_owned(),

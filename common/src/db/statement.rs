@@ -82,6 +82,33 @@ macro_rules! __sql_argument {
     };
 }
 
+/// A statement of the query builder that is prepared once per connection, each form of it. Diesel prepares an `UPDATE`, and an
+/// `INSERT` with an optional value, anew at each call, because which columns they name hangs on what they are given; that costs
+/// a round trip and a plan. For what is called often and has few forms.
+pub struct Prepared<Q>(pub Q);
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Prepared<Q> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> diesel::QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+
+    /// The text is the key: another form is another statement.
+    fn is_safe_to_cache_prepared(&self, _: &Pg) -> diesel::QueryResult<bool> {
+        Ok(true)
+    }
+}
+
+impl<Q> QueryId for Prepared<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Q: Query> Query for Prepared<Q> {
+    type SqlType = Q::SqlType;
+}
+
+impl<Q, Conn> diesel::query_dsl::RunQueryDsl<Conn> for Prepared<Q> {}
+
 /// A condition written by hand, for a `filter` of the query builder; made by `sql_condition!`.
 pub struct Condition<'a, Id>(pub Statement<'a, Id>);
 

@@ -1,7 +1,5 @@
-use diesel_async::{
-    AsyncConnection, AsyncPgConnection, SimpleAsyncConnection as _, TransactionManager,
-    pooled_connection::deadpool::Object,
-};
+use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::deadpool::Object};
+use futures::FutureExt as _;
 
 use crate::{
     clock::Clock,
@@ -9,8 +7,6 @@ use crate::{
     error::{Error, Result},
     metrics,
 };
-
-type Manager = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
 /// A transaction. Nothing is kept until [`Tx::commit`]; a `Tx` that is dropped before it closes its connection,
 /// because a pooled one would keep its locks until somebody happens to use it again (the future of a handler may
@@ -34,12 +30,12 @@ pub struct Step {
 }
 
 impl Tx {
-    pub(super) async fn begin(
-        mut conn: Object<AsyncPgConnection>,
-        clock: Clock,
-        outbox: Outbox,
-    ) -> Result<Self> {
-        Manager::begin_transaction(&mut *conn).await?;
+    pub(super) fn begin(mut conn: Object<AsyncPgConnection>, clock: Clock, outbox: Outbox) -> Result<Self> {
+        // It is on its way when it was polled once, and arrives before the first statement: nobody waits for it alone. If the
+        // connection is lost, that statement fails.
+        if let Some(sent) = conn.batch_execute("BEGIN").now_or_never() {
+            sent?;
+        }
         Ok(Self { conn: Some(conn), clock, outbox, due: Vec::new() })
     }
 
@@ -47,15 +43,6 @@ impl Tx {
     pub fn conn(&mut self) -> &mut AsyncPgConnection {
         #[expect(clippy::expect_used, reason = "only `commit` takes it, and that consumes the Tx")]
         self.conn.as_mut().expect("a Tx has its connection until it is committed")
-    }
-
-    /// From here on, PostgreSQL keeps the plans of this transaction's statements and does not make them anew for their
-    /// arguments. For statements that join much and find few rows by their keys, whose planning takes longer than they do.
-    ///
-    /// # Errors
-    /// If the database is away.
-    pub async fn keep_plans(&mut self) -> Result<()> {
-        Ok(self.conn().batch_execute("SET LOCAL plan_cache_mode = force_generic_plan").await?)
     }
 
     /// The clock by which this transaction decides.
@@ -95,7 +82,7 @@ impl Tx {
     /// If the database refuses or is away. After a lost connection it is unknown whether the commit happened;
     /// an `Idempotency-Key` makes the retry safe.
     pub async fn commit(mut self) -> Result<()> {
-        Manager::commit_transaction(self.conn()).await?;
+        self.conn().batch_execute("COMMIT").await?;
         self.conn = None;
         self.outbox.send(std::mem::take(&mut self.due));
         Ok(())
@@ -109,7 +96,7 @@ impl Tx {
     pub async fn finish<T, E: From<Error>>(mut self, outcome: Result<T, E>) -> Result<T, E> {
         if outcome.is_ok() {
             self.commit().await?;
-        } else if Manager::rollback_transaction(self.conn()).await.is_ok() {
+        } else if self.conn().batch_execute("ROLLBACK").await.is_ok() {
             self.conn = None;
         }
         outcome

@@ -170,7 +170,7 @@ pub async fn replan_tasks(tx: &mut Tx, tasks: &[TaskId], person: &Person) -> Res
     let changes: Vec<(&Row, Change)> =
         rows.iter().filter_map(|row| Some((row, row.plan(person.now, Cause::Edited)?))).collect();
     apply(tx, person.now, &changes).await?;
-    Ok(changes.iter().filter_map(|(row, change)| warning(row, change)).collect())
+    Ok(changes.iter().filter_map(|(row, change)| Warning::of(row.reminder_id, change)).collect())
 }
 
 /// Plans anew what a person's time zone and start of the day decide, after one of them was changed: what is planned
@@ -217,15 +217,18 @@ pub async fn replan_person(tx: &mut Tx, person: &Person) -> Result<usize> {
     Ok(changes.len())
 }
 
-fn warning(row: &Row, change: &Change) -> Option<Warning> {
-    let (Change::Insert { fire_at, .. } | Change::Move { fire_at, .. } | Change::Settle { fire_at, .. }) =
-        change;
-    change.is_too_late().then(|| Warning {
-        code: "reminder_in_past",
-        reminder_id: row.reminder_id,
-        fire_at: *fire_at,
-        detail: "The time of this reminder has passed: it will not be sent.".to_owned(),
-    })
+impl Warning {
+    /// What the person should know of what is planned for a reminder.
+    pub(super) fn of(reminder_id: ReminderId, change: &Change) -> Option<Self> {
+        let (Change::Insert { fire_at, .. } | Change::Move { fire_at, .. } | Change::Settle { fire_at, .. }) =
+            change;
+        change.is_too_late().then(|| Self {
+            code: "reminder_in_past",
+            reminder_id,
+            fire_at: *fire_at,
+            detail: "The time of this reminder has passed: it will not be sent.".to_owned(),
+        })
+    }
 }
 
 /// Writes what [`plan`] wants, in one statement for what is there and one for what is new.

@@ -202,7 +202,6 @@ impl ClaimedFire {
 /// If the database is away.
 pub async fn claim(db: &Db, user: UserId, job: Option<JobId>, host: &str) -> Result<Option<Claim>> {
     let mut tx = db.begin().await?;
-    tx.keep_plans().await?;
     let found = lock(&mut tx, user, job).await?;
     let (unwanted, wanted): (Vec<_>, Vec<_>) = found
         .into_iter()
@@ -397,7 +396,6 @@ pub async fn settle(db: &Db, claim: &Claim, ending: &Ending<'_>) -> Result<()> {
         Ending::Again { ambiguous } => (FireState::Queued, None, None, *ambiguous),
     };
     let mut tx = db.begin().await?;
-    tx.keep_plans().await?;
     let rows: Vec<Settled> = sql!(
         concat!("WITH mine AS MATERIALIZED (SELECT id FROM reminder_fires WHERE id = ANY({ids}) AND message_id = {message_id}
              AND (state = 'sending' OR {sent} AND state = 'queued') ORDER BY id FOR UPDATE),

@@ -1,5 +1,9 @@
 use chrono::{DateTime, Utc};
-use diesel::{ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _};
+use diesel::{
+    ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _, SelectableHelper as _,
+};
+use diesel_async::AsyncPgConnection;
+use futures::try_join;
 
 use super::{
     Due, Move, NewTask, Task, TaskPatch, TaskStatus, place, record_all,
@@ -8,7 +12,7 @@ use super::{
 };
 use crate::{
     access::{Expected, Right, Viewer, project_role},
-    db::{RunQueryDsl as _, Tx},
+    db::{Prepared, RunQueryDsl as _, Tx},
     error::{Code, Error, Result},
     events::EventType,
     ids::{ProjectId, TaskId, UserId},
@@ -52,7 +56,7 @@ impl Task {
         reminders::check(&new.reminders, due.at().is_some(), "/reminders")?;
 
         let id = TaskId::new();
-        diesel::insert_into(tasks::table)
+        let insert = diesel::insert_into(tasks::table)
             .values((
                 (tasks::id.eq(id), tasks::owner_id.eq(viewer.user_id), tasks::created_by.eq(viewer.user_id)),
                 (tasks::title.eq(new.title.trim()), tasks::description.eq(new.description.as_deref())),
@@ -61,13 +65,17 @@ impl Task {
                 (tasks::priority.eq(new.priority), &due),
                 (tasks::created_at.eq(person.now), tasks::updated_at.eq(person.now)),
             ))
-            .execute(tx.conn())
-            .await?;
+            .returning(Self::as_returning());
+        let made: Self = Prepared(insert).get_result(tx.conn()).await?;
         if !tag_names.is_empty() {
             tags::set(tx, Scope::of(viewer.user_id, new.project_id), id, &tag_names).await?;
         }
-        reminders::add(tx, id, viewer.user_id, &new.reminders, &person).await?;
-        let created = settle(tx, viewer, id, &person).await?;
+        let warnings = reminders::add_to_new(tx, id, &due, &new.reminders, &person).await?;
+        let task = match tag_names.is_empty() && new.reminders.is_empty() {
+            true => made,
+            false => Self::find(tx.conn(), viewer, id).await?,
+        };
+        let created = Changed { task, warnings };
         created.task.record(tx, viewer, EventType::TaskCreated, None).await?;
         if new.assignee_id.is_some() {
             created.task.record(tx, viewer, EventType::TaskAssigned, None).await?;
@@ -87,8 +95,8 @@ impl Task {
         expected: &Expected,
         patch: &TaskPatch,
     ) -> Result<Changed> {
-        let before = Self::lock(tx, viewer, id, expected, patch.right()).await?;
-        before.apply(tx, viewer, patch, None).await
+        let (person, before) = Self::open(tx, viewer, id, expected, patch.right()).await?;
+        before.apply(tx, viewer, &person, patch, None).await
     }
 
     /// Changes what the patch names of a task that is locked, and puts it to a place in the order if `moved` wishes so.
@@ -96,20 +104,20 @@ impl Task {
         self,
         tx: &mut Tx,
         viewer: Viewer,
+        person: &Person,
         patch: &TaskPatch,
         moved: Option<&Move>,
     ) -> Result<Changed> {
         let id = self.id;
         let before = self;
         before.refuse_in_trash()?;
-        let person = person(tx, viewer).await?;
         let (project, assignee) = before.replaced(tx, viewer, patch.project_id, patch.assignee_id).await?;
         let tag_names = patch.tags.as_ref().map(|names| tags::normalise(names, "/tags")).transpose()?;
         let clock = assignee.unwrap_or(before.owner_id);
         let due = match &patch.due {
-            Some(Some(due)) => Some(place::due(tx, due, &person, clock, project).await?),
+            Some(Some(due)) => Some(place::due(tx, due, person, clock, project).await?),
             Some(None) => Some(Due::default()),
-            None if assignee != before.assignee_id => place::due_by(tx, &before.due, &person, clock).await?,
+            None if assignee != before.assignee_id => place::due_by(tx, &before.due, person, clock).await?,
             None => None,
         };
         let place = Place { owner: before.owner_id, project };
@@ -121,11 +129,11 @@ impl Task {
             tree::check_parent(tx, viewer, place, Some(id), wanted).await?;
         }
         let position = match moved {
-            Some(wish) => Some(tree::position(tx, &person, place, parent, id, wish).await?),
+            Some(wish) => Some(tree::position(tx, person, place, parent, id, wish).await?),
             None => None,
         };
         let status = patch.status.filter(|status| *status != before.status);
-        diesel::update(tasks::table.find(id))
+        let update = diesel::update(tasks::table.find(id))
             .set((
                 patch.title.as_deref().map(|title| tasks::title.eq(title.trim())),
                 patch.description.as_ref().map(|text| tasks::description.eq(text.as_deref())),
@@ -136,15 +144,20 @@ impl Task {
                 status.map(|status| status_columns(status, person.now)),
                 touched(&before, person.now),
             ))
-            .execute(tx.conn())
-            .await?;
-        if project != before.project_id {
+            .returning(Self::as_returning());
+        let after: Self = Prepared(update).get_result(tx.conn()).await?;
+        let moves = project != before.project_id;
+        if moves {
             tree::follow(tx, viewer, person.now, id, place).await?;
         }
         if let Some(names) = &tag_names {
             tags::set(tx, Scope::of(before.owner_id, project), id, names).await?;
         }
-        let after = settle(tx, viewer, id, &person).await?;
+        // Whatever else a patch changes, no reminder hangs on it, and the row is read as it is now.
+        let after = match due.is_some() || status.is_some() || moves || tag_names.is_some() {
+            true => settle(tx, viewer, id, person).await?,
+            false => Changed { task: after.seen_by(viewer), warnings: Vec::new() },
+        };
         after.task.record_changed(tx, viewer, &before).await?;
         Ok(after)
     }
@@ -204,17 +217,15 @@ impl Task {
         expected: &Expected,
         status: TaskStatus,
     ) -> Result<Changed> {
-        let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected, Right::Work).await?;
+        let (person, before) = Self::open(tx, viewer, id, expected, Right::Work).await?;
         before.refuse_in_trash()?;
         // Reopening what is in progress would lose that it was begun.
         if before.status == status || (status == TaskStatus::Todo && before.status.is_open()) {
             return Ok(Changed { task: before, warnings: Vec::new() });
         }
-        diesel::update(tasks::table.find(id))
-            .set((status_columns(status, person.now), touched(&before, person.now)))
-            .execute(tx.conn())
-            .await?;
+        let update = diesel::update(tasks::table.find(id))
+            .set((status_columns(status, person.now), touched(&before, person.now)));
+        Prepared(update).execute(tx.conn()).await?;
         let after = settle(tx, viewer, id, &person).await?;
         after.task.record_changed(tx, viewer, &before).await?;
         Ok(after)
@@ -231,16 +242,14 @@ impl Task {
         expected: &Expected,
         archived: bool,
     ) -> Result<Changed> {
-        let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
+        let (person, before) = Self::open(tx, viewer, id, expected, Right::Edit).await?;
         before.refuse_in_trash()?;
         if before.archived_at.is_some() == archived {
             return Ok(Changed { task: before, warnings: Vec::new() });
         }
-        diesel::update(tasks::table.find(id))
-            .set((tasks::archived_at.eq(archived.then_some(person.now)), touched(&before, person.now)))
-            .execute(tx.conn())
-            .await?;
+        let update = diesel::update(tasks::table.find(id))
+            .set((tasks::archived_at.eq(archived.then_some(person.now)), touched(&before, person.now)));
+        Prepared(update).execute(tx.conn()).await?;
         let after = settle(tx, viewer, id, &person).await?;
         let kind = if archived { EventType::TaskArchived } else { EventType::TaskRestored };
         after.task.record(tx, viewer, kind, None).await?;
@@ -252,8 +261,7 @@ impl Task {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stale`].
     pub async fn delete(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<()> {
-        let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
+        let (person, before) = Self::open(tx, viewer, id, expected, Right::Edit).await?;
         if before.deleted_at.is_none() {
             diesel::update(tasks::table.find(id))
                 .set((tasks::deleted_at.eq(Some(person.now)), touched(&before, person.now)))
@@ -273,8 +281,7 @@ impl Task {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stale`], [`Error::Conflict`] if it is part of something in the trash.
     pub async fn restore(tx: &mut Tx, viewer: Viewer, id: TaskId, expected: &Expected) -> Result<Changed> {
-        let person = person(tx, viewer).await?;
-        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
+        let (person, before) = Self::open(tx, viewer, id, expected, Right::Edit).await?;
         let none: Option<DateTime<Utc>> = None;
         let mut inside = Vec::new();
         if let Some(deleted_at) = before.deleted_at {
@@ -299,6 +306,24 @@ impl Task {
         Ok(after)
     }
 
+    /// The viewer's settings, and the task as by [`Task::lock`]: asked for at once.
+    ///
+    /// # Errors
+    /// As [`Task::lock`].
+    pub(super) async fn open(
+        tx: &mut Tx,
+        viewer: Viewer,
+        id: TaskId,
+        expected: &Expected,
+        needed: Right,
+    ) -> Result<(Person, Self)> {
+        let now = tx.clock().now();
+        let conn = &*tx.conn();
+        let (person, task) =
+            try_join!(Person::load(conn, viewer.user_id, now), Self::locked(conn, viewer, id))?;
+        Ok((person, task.allowed(tx, viewer, expected, needed).await?))
+    }
+
     /// The task as it stands, locked until the end of the transaction, if the viewer may do what `needed` says.
     pub(crate) async fn lock(
         tx: &mut Tx,
@@ -307,19 +332,28 @@ impl Task {
         expected: &Expected,
         needed: Right,
     ) -> Result<Self> {
-        let task: Self = Self::query()
+        let task = Self::locked(tx.conn(), viewer, id).await?;
+        task.allowed(tx, viewer, expected, needed).await
+    }
+
+    async fn locked(mut conn: &AsyncPgConnection, viewer: Viewer, id: TaskId) -> Result<Self> {
+        let task: Option<Self> = Self::query()
             .filter(tasks::id.eq(id))
             .filter(visible_to(viewer))
             .for_no_key_update()
-            .first(tx.conn())
+            .first(&mut conn)
             .await
-            .optional()?
-            .ok_or(Error::NotFound("task"))?;
-        task.right(tx, viewer).await?.allow(needed)?;
-        if expected.allows(task.version) {
-            Ok(task.seen_by(viewer))
+            .optional()?;
+        task.ok_or(Error::NotFound("task"))
+    }
+
+    /// The task, if the viewer may do with it what `needed` says, and it is a version that they expect.
+    async fn allowed(self, tx: &mut Tx, viewer: Viewer, expected: &Expected, needed: Right) -> Result<Self> {
+        self.right(tx, viewer).await?.allow(needed)?;
+        if expected.allows(self.version) {
+            Ok(self.seen_by(viewer))
         } else {
-            Err(Error::Stale { etag: task.etag() })
+            Err(Error::Stale { etag: self.etag() })
         }
     }
 

@@ -114,7 +114,7 @@ impl Task {
     ) -> Result<Changed> {
         let patch =
             TaskPatch { project_id: wish.project_id, parent_id: wish.parent_id, ..TaskPatch::default() };
-        let before = Self::lock(tx, viewer, id, expected, Right::Edit).await?;
-        before.apply(tx, viewer, &patch, Some(wish)).await
+        let (person, before) = Self::open(tx, viewer, id, expected, Right::Edit).await?;
+        before.apply(tx, viewer, &person, &patch, Some(wish)).await
     }
 }

@@ -16,6 +16,7 @@ Commands:
                   asks every question of Grafana's dashboards to a Prometheus that watches a fresh stack under load
   fuzz            lets Schemathesis try the whole API of a fresh stack, as a user and as an administrator
   bench jobs      measures the job system
+  bench http      measures the API, with wrk and pgbench beside it (`bench http --help`)
   chaos --scenario R12
                   shows one row of the reliability goals (`--scenario list`: all of them)
   chaos           breaks whatever can break under load, and balances the books afterwards (`chaos --help`)

@@ -71,9 +71,13 @@ fn dispatch() -> Result<()> {
         Command::CheckDashboards { release, rest } => check_dashboards(release, &rest, workspace, signals),
         Command::Fuzz { release, rest } => fuzz(release, &rest, workspace, signals),
         Command::Bench { rest } => {
+            let wrk = match rest.first().map(String::as_str) {
+                Some("http") => Some(programs::Sources::from_env()?.wrk(&workspace.tools()?, signals)?),
+                _ => None,
+            };
             private::run_with_servers("bench", Durability::Full, true, workspace, signals, || {
                 let mut command = workspace.binary("tasktracker-dev", true)?;
-                command.arg("bench").args(rest);
+                command.envs(wrk.map(|wrk| ("TASKTRACKER_WRK", wrk))).arg("bench").args(rest);
                 Ok(command)
             })
         }

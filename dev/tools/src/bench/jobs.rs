@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 
 use super::{
     fixture::{BATCH, Fixture, PRODUCERS},
-    raw, reminders,
+    raw, reminders, say,
     table::{Samples, Table, percentile, rate},
 };
 
@@ -77,11 +77,6 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     result?;
     writeln!(std::io::stdout(), "{}", measured.table(args))?;
     Ok(())
-}
-
-/// A line of progress; nobody has to read it.
-fn say(text: &str) {
-    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 impl Measured {
@@ -148,7 +143,7 @@ impl Measured {
         Ok(jobs as f64 / took.as_secs_f64())
     }
 
-    fn table(&self, args: &Args) -> Table {
+    fn table(&self, args: &Args) -> Table<5> {
         let head = [
             "what, median of the rounds",
             "measured",

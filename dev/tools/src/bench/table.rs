@@ -29,13 +29,13 @@ pub(super) fn percentile(sorted: &[f64], percent: usize) -> f64 {
 }
 
 /// A table of text, as wide as it has to be.
-pub(super) struct Table(pub(super) Vec<[String; 5]>);
+pub(super) struct Table<const N: usize>(pub(super) Vec<[String; N]>);
 
-impl fmt::Display for Table {
+impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width =
             |column: usize| self.0.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-        let widths: Vec<usize> = (0..5).map(width).collect();
+        let widths: Vec<usize> = (0..N).map(width).collect();
         for (number, row) in self.0.iter().enumerate() {
             let cells: Vec<String> =
                 row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
