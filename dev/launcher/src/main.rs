@@ -176,7 +176,7 @@ fn fuzz(release: bool, rest: &[String], workspace: &Workspace, signals: &Signals
     // Each of its runs comes from an address of its own: what is limited by address is not used up by the run before.
     let further = [("TRUSTED_PROXIES", "127.0.0.1/32".to_owned())];
     beside_fresh_stack("fuzz", options, &further, workspace, signals, |command| {
-        command.args(["fuzz", "--schemathesis"]).arg(&schemathesis).args(rest);
+        command.args(["fuzz", "--schemathesis"]).arg(schemathesis.join("site-packages")).args(rest);
     })
 }
 

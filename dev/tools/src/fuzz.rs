@@ -21,7 +21,7 @@ use serde::Deserialize;
 
 use account::{Account, Role};
 use reached::{Operation, Reached};
-use schemathesis::{Found, Schemathesis};
+use schemathesis::{Found, ROUNDS, Schemathesis};
 
 /// Operations that would end, lock out or demote whoever tries them. Each line is tried by an account that is made for it
 /// and can be spared, after everything else.
@@ -105,6 +105,11 @@ pub async fn run(args: &Args) -> anyhow::Result<()> {
         let who = account(role, "fuzz").await?;
         let before = reached.counted().await?;
         outcome.found += schemathesis.try_all_but(&spared, &who).await?;
+        // Each by somebody of their own: nobody can log in again and again.
+        for round in 0..ROUNDS {
+            let who = account(role, &format!("round-{round}")).await?;
+            outcome.found += schemathesis.try_chains_of_all_but(&spared, &who, round).await?;
+        }
         outcome.reached.extend(reached.since(&before).await?);
         for (operations, why) in APART {
             say(format_args!("{} apart, which {why}", operations.join(", ")))?;

@@ -50,7 +50,7 @@ impl Requests {
         let step = 7_919;
         let tasks = self.world.tasks;
         (0..COUNT).map(move |n| {
-            let number = (u64::from(n) * step % u64::from(tasks)) as u32;
+            let number = n * step % tasks;
             (number % PEOPLE, World::task(number))
         })
     }
