@@ -90,7 +90,7 @@ mod tests {
     fn a_list_says_what_its_rows_are() {
         let document: Value = serde_json::from_str(&super::json().unwrap()).unwrap();
         let schemas = &document["components"]["schemas"];
-        for (list, row) in [("Page_Task", "Task"), ("All_Reminder", "Reminder")] {
+        for (list, row) in [("Page_Tag", "Tag"), ("All_Reminder", "Reminder")] {
             let rows = &schemas[list]["properties"]["data"]["items"];
             assert_eq!(rows["$ref"], format!("#/components/schemas/{row}"), "{rows}");
         }
