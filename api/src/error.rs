@@ -109,25 +109,18 @@ pub(crate) fn seconds(pause: Duration) -> u64 {
 }
 
 impl ApiError {
-    /// What kind of problem it is; defects and what is away are logged here, as they are not answered otherwise.
+    /// What kind of problem it is, for a page; defects and what is away are logged here, as they are not answered otherwise.
     pub(crate) fn code(&self) -> Code {
         match &self.0 {
-            Error::NotFound(_) => Code::NotFound,
-            Error::Invalid(_) => Code::ValidationFailed,
-            Error::Malformed(error) => error.code,
-            Error::Conflict { code, .. } | Error::Unauthenticated(code) | Error::Forbidden(code) => *code,
-            Error::Undone { .. } => Code::BatchUndone,
-            Error::Stale { .. } => Code::StaleVersion,
-            Error::TooManyRequests { .. } => Code::RateLimited,
             Error::Unavailable(error) => {
                 tracing::warn!(error = format!("{error:#}"), "a page says 503: something is away");
-                Code::Unavailable
             }
             Error::Internal(error) => {
                 tracing::error!(error = format!("{error:#}"), "a page says 500");
-                Code::Internal
             }
+            _ => {}
         }
+        Problem::from(&self.0).code
     }
 }
 
