@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use chaos::cluster::{Cluster, Shape, Signal, secs, until};
 use chrono::TimeDelta;
 use common::{clock::Clock, db::RunQueryDsl as _};
@@ -25,6 +27,7 @@ async fn r34_the_version_before_goes_on_beside_the_next_ones_schema() {
     let ann = cluster.person("ann").await;
     let other = cluster.apis[1].public();
     let done = CancellationToken::new();
+    let rounds = Cell::new(0);
     let load = async {
         let (mut answers, mut reminders) = (0, 0);
         while !done.is_cancelled() {
@@ -43,16 +46,26 @@ async fn r34_the_version_before_goes_on_beside_the_next_ones_schema() {
                 assert!(answer.status.is_success(), "{path}: {} {}", answer.status, answer.body);
                 answers += 1;
             }
+            rounds.set(rounds.get() + 1);
+            // Within what one person may ask in a minute.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         (answers, reminders)
+    };
+    let more_load = async |wanted: usize| {
+        let end = rounds.get() + wanted;
+        until("the load goes on", secs(30), async || match rounds.get() {
+            now if now >= end => Ok(()),
+            now => Err(format!("{now} of {end} rounds")),
+        })
+        .await;
     };
     let upgrade = async {
         let mut owner = cluster.owner().await;
         for statement in EXPAND {
             diesel::sql_query("SET lock_timeout = '10s'").execute(&mut owner).await.unwrap();
             diesel::sql_query(*statement).execute(&mut owner).await.unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            more_load(2).await;
         }
         let newer = "INSERT INTO jobs (id, kind, queue, lane, args, priority, run_at, max_attempts, created_at)
              VALUES ('01900000-0000-7000-8000-000000000001', 'next_kind', 'maintenance', 'system', '{}', 1, $1, 5, $1)";
@@ -64,7 +77,7 @@ async fn r34_the_version_before_goes_on_beside_the_next_ones_schema() {
         for process in [&cluster.workers[0], &cluster.schedulers[0], &cluster.apis[1]] {
             process.signal(Signal::TERM);
         }
-        tokio::time::sleep(secs(2)).await;
+        more_load(20).await;
         done.cancel();
     };
     let ((answers, reminders), ()) = tokio::join!(load, upgrade);
