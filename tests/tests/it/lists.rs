@@ -197,6 +197,11 @@ async fn a_list_shows_the_fields_that_are_asked_for() {
         ann.get(&format!("/tasks?{query}&parent_id={}", task["id"].as_str().unwrap())).await.assert(200).json;
     assert_eq!(list["data"].as_array().unwrap().len(), 2);
     assert_eq!(list["data"][0]["assignee"], Value::Null);
+    // Every field can be asked for.
+    let whole = ann.get(&path(&task)).await.assert(200).json;
+    let names: Vec<&str> = whole.as_object().unwrap().keys().map(String::as_str).collect();
+    let all = ann.get(&format!("{}?fields={}", path(&task), names.join(","))).await.assert(200).json;
+    assert_eq!(all, whole);
     let whole = ann.get(&format!("{}?include=project", path(&task))).await.assert(200).json;
     assert_eq!((&whole["description"], &whole["project"]["name"]), (&Value::Null, &json!("Launch")));
     for query in ["fields=titel", "include=everything", "fields="] {
