@@ -3,6 +3,7 @@
 
 pub(crate) mod links;
 
+use axum::{http::header, response::IntoResponse};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
@@ -74,12 +75,18 @@ pub(crate) fn refer_to_rows(document: &mut utoipa::openapi::OpenApi) {
     }
 }
 
+/// `GET /openapi.json`: the committed copy, a part of the program. The document itself takes megabytes, and nobody needs it
+/// while requests are served.
+pub(crate) async fn show() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../openapi.json"))
+}
+
 /// The document, as it is committed.
 ///
 /// # Errors
 /// If it cannot be written as JSON.
 pub fn json() -> anyhow::Result<String> {
-    Ok(crate::router::documented().1.to_pretty_json()? + "\n")
+    Ok(crate::router::document().to_pretty_json()? + "\n")
 }
 
 #[cfg(test)]

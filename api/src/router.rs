@@ -27,51 +27,55 @@ use crate::{
     error::Problem,
     idempotency::{self, MAX_BODY},
     mail_pages, meta, middleware, notifications,
-    openapi::{Document, links, refer_to_rows},
+    openapi::{self, Document, links, refer_to_rows},
     problems, projects, reminders, reports, sessions,
     state::AppState,
     tags, tasks, teams, webhooks,
 };
 
-/// The documented routes, and their document.
-pub(crate) fn documented() -> (Router<AppState>, OpenApi) {
-    let (routes, mut document) = OpenApiRouter::with_openapi(Document::openapi())
-        .nest(
-            BASE,
-            OpenApiRouter::new()
-                .merge(account::routes())
-                .merge(sessions::routes())
-                .merge(api_tokens::routes())
-                .merge(tasks::routes())
-                .merge(projects::routes())
-                .merge(teams::routes())
-                .merge(comments::routes())
-                .merge(tags::routes())
-                .merge(reminders::routes())
-                .merge(activity::routes())
-                .merge(reports::routes())
-                .merge(notifications::routes())
-                .merge(webhooks::routes())
-                .merge(admin::routes())
-                .merge(meta::routes()),
-        )
-        .split_for_parts();
+/// The routes that the document describes.
+fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Document::openapi()).nest(
+        BASE,
+        OpenApiRouter::new()
+            .merge(account::routes())
+            .merge(sessions::routes())
+            .merge(api_tokens::routes())
+            .merge(tasks::routes())
+            .merge(projects::routes())
+            .merge(teams::routes())
+            .merge(comments::routes())
+            .merge(tags::routes())
+            .merge(reminders::routes())
+            .merge(activity::routes())
+            .merge(reports::routes())
+            .merge(notifications::routes())
+            .merge(webhooks::routes())
+            .merge(admin::routes())
+            .merge(meta::routes()),
+    )
+}
+
+/// What the code says of itself: `openapi.json` is its copy.
+pub(crate) fn document() -> OpenApi {
+    let mut document = documented().into_openapi();
     scopes::document(&mut document);
     links::document(&mut document);
     refer_to_rows(&mut document);
-    (routes, document)
+    document
 }
 
 /// The API.
 pub fn router(app: AppState) -> Router {
-    let (routes, document) = documented();
+    let (routes, _) = documented().split_for_parts();
     let origins = app.settings.http.cors_origins.clone();
     routes
         .route("/problems", get(problems::index))
         .route("/problems/{code}", get(problems::show))
         .merge(account::pages::routes())
         .merge(mail_pages::routes())
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", document))
+        .route("/openapi.json", get(openapi::show))
+        .merge(SwaggerUi::new("/docs").config(utoipa_swagger_ui::Config::from("/openapi.json")))
         // For the routes above it only.
         .method_not_allowed_fallback(async || problem(Code::MethodNotAllowed))
         .fallback(async || problem(Code::NotFound))

@@ -9,7 +9,6 @@ mod list;
 mod seal;
 
 use diesel::sql_types::{Array, Bytea, Jsonb, Nullable, Text, Uuid};
-use diesel_async::AsyncPgConnection;
 use serde_json::Value;
 
 pub use self::{
@@ -18,7 +17,7 @@ pub use self::{
 };
 use crate::{
     clock::Now,
-    db::{RunQueryDsl as _, Tx, sql},
+    db::{RunQueryDsl as _, Statement, Tx, sql},
     error::Result,
     ids::{AuditEventId, TaskId, UserId},
     telemetry::Origin,
@@ -102,39 +101,56 @@ pub async fn after<T>(tx: &mut Tx, done: Result<T>, act: impl FnOnce(&T) -> Act)
 /// # Errors
 /// If the database is away.
 pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
-    let now = tx.clock().now();
-    write(tx.conn(), now, acts).await
-}
-
-/// [`record_all`], at the same time as another statement.
-pub(crate) async fn write(mut conn: &AsyncPgConnection, now: Now, acts: Vec<Act>) -> Result<()> {
     if acts.is_empty() {
         return Ok(());
     }
-    sql!(
-        "INSERT INTO audit_events (id, happened_at, actor_id, actor_label, event_type, entity_type, entity_id, task_id,
-             ip_hash, request_id, details)
-         SELECT a.id, {now}, a.actor, coalesce((SELECT email::text FROM users u WHERE u.id = a.actor),
-                 CASE WHEN {ip_hash} IS NULL THEN 'system' ELSE 'unknown' END),
-             a.event_type, a.entity_type, a.entity, a.task, {ip_hash}, {request_id}, a.details
-         FROM unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
-             WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)
-         ORDER BY a.position",
-        now = now,
-        ip_hash: Nullable<Bytea> = CLIENT.try_with(Clone::clone).unwrap_or_default(),
-        request_id: Nullable<Text> = Origin::current().request_id,
-        ids: Array<Uuid> = acts.iter().map(|_| AuditEventId::new()).collect::<Vec<_>>(),
-        actors: Array<Nullable<Uuid>> = acts.iter().map(|act| act.actor).collect::<Vec<_>>(),
-        event_types: Array<Text> = acts.iter().map(|act| act.event_type).collect::<Vec<_>>(),
-        entity_types: Array<Text> = acts.iter().map(|act| act.entity_type).collect::<Vec<_>>(),
-        entities: Array<Nullable<Uuid>> = acts.iter().map(|act| act.entity_id).collect::<Vec<_>>(),
-        tasks: Array<Nullable<Uuid>> = acts.iter().map(|act| act.task).collect::<Vec<_>>(),
-        details: Array<Nullable<Jsonb>> = acts.iter().map(|act| act.details.as_ref()).collect::<Vec<_>>(),
-    )
-    .execute(&mut conn)
-    .await?;
-    for act in &acts {
-        crate::metrics::audited(act.event_type);
-    }
+    let acts = Acts::new(acts, tx.clock().now());
+    acts.insert().execute(tx.conn()).await?;
+    acts.count();
     Ok(())
+}
+
+/// Acts on their way into the table: a statement, alone or as a part of another.
+pub(crate) struct Acts {
+    acts: Vec<Act>,
+    now: Now,
+}
+
+impl Acts {
+    /// What is to be written down, and when it happened.
+    pub(crate) fn new(acts: Vec<Act>, now: Now) -> Self {
+        Self { acts, now }
+    }
+
+    /// Writes them down.
+    pub(crate) fn insert(&self) -> Statement<'_, impl Sized + 'static> {
+        let acts = &self.acts;
+        sql!(
+            "INSERT INTO audit_events (id, happened_at, actor_id, actor_label, event_type, entity_type, entity_id, task_id,
+                 ip_hash, request_id, details)
+             SELECT a.id, {now}, a.actor, coalesce((SELECT email::text FROM users u WHERE u.id = a.actor),
+                     CASE WHEN {ip_hash} IS NULL THEN 'system' ELSE 'unknown' END),
+                 a.event_type, a.entity_type, a.entity, a.task, {ip_hash}, {request_id}, a.details
+             FROM unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
+                 WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)
+             ORDER BY a.position",
+            now = self.now,
+            ip_hash: Nullable<Bytea> = CLIENT.try_with(Clone::clone).unwrap_or_default(),
+            request_id: Nullable<Text> = Origin::current().request_id,
+            ids: Array<Uuid> = acts.iter().map(|_| AuditEventId::new()).collect::<Vec<_>>(),
+            actors: Array<Nullable<Uuid>> = acts.iter().map(|act| act.actor).collect::<Vec<_>>(),
+            event_types: Array<Text> = acts.iter().map(|act| act.event_type).collect::<Vec<_>>(),
+            entity_types: Array<Text> = acts.iter().map(|act| act.entity_type).collect::<Vec<_>>(),
+            entities: Array<Nullable<Uuid>> = acts.iter().map(|act| act.entity_id).collect::<Vec<_>>(),
+            tasks: Array<Nullable<Uuid>> = acts.iter().map(|act| act.task).collect::<Vec<_>>(),
+            details: Array<Nullable<Jsonb>> = acts.iter().map(|act| act.details.as_ref()).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Counts them, when they are written.
+    pub(crate) fn count(&self) {
+        for act in &self.acts {
+            crate::metrics::audited(act.event_type);
+        }
+    }
 }

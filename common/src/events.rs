@@ -6,10 +6,11 @@ mod schema;
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryableByName,
+    pg::Pg,
+    query_builder::QueryFragment,
     sql_types::{Array, Jsonb, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
-use futures::try_join;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use url::Url;
@@ -17,7 +18,8 @@ use utoipa::ToSchema;
 
 use crate::{
     access::Viewer,
-    audit::{self, Act},
+    audit::{Act, Acts},
+    clock::Now,
     db::{RunQueryDsl as _, Tx, sql},
     error::{Error, Result},
     ids::{EventId, ProjectId, TaskId, UserId},
@@ -188,59 +190,96 @@ pub async fn record(tx: &mut Tx, event: NewEvent) -> Result<()> {
 /// # Errors
 /// If the database is away.
 pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = Uuid)]
-        id: EventId,
-        #[diesel(sql_type = Uuid)]
-        owner_id: UserId,
-    }
-
     if new.is_empty() {
         return Ok(());
     }
-    let acts = new.iter().filter_map(NewEvent::act).collect();
-    let origin = Origin::current();
-    let now = tx.clock().now();
-    let conn = &*tx.conn();
+    let record = Record::new(tx, new);
     let written = sql!(
-        concat!(
-            "INSERT INTO events (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes,
-                 request_id, traceparent, created_at)
-             SELECT n.*, {request_id}, {traceparent}, {now}
-             FROM unnest({ids}, {types}, {actors}, {owners}, {assignees}, {projects}, {tasks}, {data}, {changes})
-                 AS n (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes)
-             WHERE EXISTS (SELECT FROM webhook_endpoints e WHERE ",
-            "e.owner_id = ANY ",
-            viewers_sql!("n"),
-            " AND e.state IN ('active', 'paused') AND n.event_type = ANY (e.events)
-                 AND (e.project_id IS NULL OR e.project_id = n.project_id))
-             ORDER BY n.id RETURNING id, owner_id"
-        ),
-        request_id: Nullable<Text> = origin.request_id,
-        traceparent: Nullable<Text> = origin.traceparent,
-        now = now,
-        ids: Array<Uuid> = new.iter().map(|_| EventId::new()).collect::<Vec<_>>(),
-        types: Array<Text> = new.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(),
-        actors: Array<Nullable<Uuid>> = new.iter().map(|event| event.actor).collect::<Vec<_>>(),
-        owners: Array<Uuid> = new.iter().map(|event| event.owner).collect::<Vec<_>>(),
-        assignees: Array<Nullable<Uuid>> = new.iter().map(|event| event.assignee).collect::<Vec<_>>(),
-        projects: Array<Nullable<Uuid>> = new.iter().map(|event| event.project).collect::<Vec<_>>(),
-        tasks: Array<Nullable<Uuid>> = new.iter().map(|event| event.task).collect::<Vec<_>>(),
-        data: Array<Jsonb> = new.iter().map(|event| &event.data).collect::<Vec<_>>(),
-        changes: Array<Nullable<Jsonb>> =
-            new.iter().map(|event| event.changes.clone().map(Value::Object)).collect::<Vec<_>>(),
+        "WITH audited AS ({acts}) {events}",
+        acts = record.insert_acts(),
+        events = record.insert_events(),
     );
-    // Neither waits for the other.
-    let (rows, ()) =
-        try_join!(async { Ok(written.load::<Row>(&mut { conn }).await?) }, audit::write(conn, now, acts))?;
-    // In the lane of whose event it is: somebody with very many does not stand before the others.
-    let jobs: Result<Vec<NewJob>> = rows
-        .into_iter()
-        .map(|row| Ok(NewJob::of(&FanOutEvent { event_id: row.id })?.lane(row.owner_id.to_string())))
-        .collect();
-    ledger::enqueue_all(tx, jobs?).await?;
-    Ok(())
+    let told = written.load(tx.conn()).await?;
+    record.tell(tx, told).await
+}
+
+/// What happened, on its way into the audit trail and the table of events: parts of a statement that may make it happen, too.
+/// Whoever runs the statement calls [`Record::tell`] with the rows that [`insert_events`](Record::insert_events) returns.
+pub(crate) struct Record {
+    events: Vec<NewEvent>,
+    acts: Acts,
+    origin: Origin,
+    now: Now,
+}
+
+/// An event that somebody may want to be told of.
+#[derive(QueryableByName)]
+pub(crate) struct Told {
+    #[diesel(sql_type = Uuid)]
+    id: EventId,
+    #[diesel(sql_type = Uuid)]
+    owner_id: UserId,
+}
+
+impl Record {
+    /// What is to be written in this transaction.
+    pub(crate) fn new(tx: &Tx, events: Vec<NewEvent>) -> Self {
+        let (acts, now) = (events.iter().filter_map(NewEvent::act).collect(), tx.clock().now());
+        Self { events, acts: Acts::new(acts, now), origin: Origin::current(), now }
+    }
+
+    /// Writes the audit trail.
+    pub(crate) fn insert_acts(&self) -> impl QueryFragment<Pg> + Send + '_ {
+        self.acts.insert()
+    }
+
+    /// Writes the events that an endpoint could want, and returns the `id` and `owner_id` of each.
+    pub(crate) fn insert_events(&self) -> impl QueryFragment<Pg> + Send + '_ {
+        let (events, origin) = (&self.events, &self.origin);
+        sql!(
+            concat!(
+                "INSERT INTO events (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes,
+                     request_id, traceparent, created_at)
+                 SELECT n.*, {request_id}, {traceparent}, {now}
+                 FROM unnest({ids}, {types}, {actors}, {owners}, {assignees}, {projects}, {tasks}, {data}, {changes})
+                     AS n (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes)
+                 WHERE EXISTS (SELECT FROM webhook_endpoints e WHERE ",
+                "e.owner_id = ANY ",
+                viewers_sql!("n"),
+                " AND e.state IN ('active', 'paused') AND n.event_type = ANY (e.events)
+                     AND (e.project_id IS NULL OR e.project_id = n.project_id))
+                 ORDER BY n.id RETURNING id, owner_id"
+            ),
+            request_id: Nullable<Text> = origin.request_id.as_deref(),
+            traceparent: Nullable<Text> = origin.traceparent.as_deref(),
+            now = self.now,
+            ids: Array<Uuid> = events.iter().map(|_| EventId::new()).collect::<Vec<_>>(),
+            types: Array<Text> = events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(),
+            actors: Array<Nullable<Uuid>> = events.iter().map(|event| event.actor).collect::<Vec<_>>(),
+            owners: Array<Uuid> = events.iter().map(|event| event.owner).collect::<Vec<_>>(),
+            assignees: Array<Nullable<Uuid>> = events.iter().map(|event| event.assignee).collect::<Vec<_>>(),
+            projects: Array<Nullable<Uuid>> = events.iter().map(|event| event.project).collect::<Vec<_>>(),
+            tasks: Array<Nullable<Uuid>> = events.iter().map(|event| event.task).collect::<Vec<_>>(),
+            data: Array<Jsonb> = events.iter().map(|event| &event.data).collect::<Vec<_>>(),
+            changes: Array<Nullable<Jsonb>> =
+                events.iter().map(|event| event.changes.clone().map(Value::Object)).collect::<Vec<_>>(),
+        )
+    }
+
+    /// Sees to it that deliveries are made of the events that were written.
+    ///
+    /// # Errors
+    /// If the database is away.
+    pub(crate) async fn tell(&self, tx: &mut Tx, told: Vec<Told>) -> Result<()> {
+        self.acts.count();
+        // In the lane of whose event it is: somebody with very many does not stand before the others.
+        let jobs: Result<Vec<NewJob>> = told
+            .into_iter()
+            .map(|row| Ok(NewJob::of(&FanOutEvent { event_id: row.id })?.lane(row.owner_id.to_string())))
+            .collect();
+        ledger::enqueue_all(tx, jobs?).await?;
+        Ok(())
+    }
 }
 
 /// An event as it was written down.

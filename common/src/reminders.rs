@@ -6,6 +6,7 @@ mod catch_up;
 mod change;
 mod delivery;
 mod fire;
+mod first;
 mod input;
 mod late;
 pub mod plan;
@@ -26,9 +27,10 @@ use diesel_async::AsyncPgConnection;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub(crate) use self::first::FirstReminders;
 pub use self::{
     by_mail::Subject,
-    change::{Changed, add, add_to_new},
+    change::{Changed, add},
     delivery::{BATCH, CATCH_UP_PER_SECOND, Recovered, Taken, queue_due, recover, until_next},
     fire::{Channel, Fire, Reason},
     input::{At, MAX_PER_TASK, NewReminder, check},

@@ -3,6 +3,7 @@
 
 mod batch;
 mod change;
+mod create;
 pub mod due;
 mod event;
 mod filter;

@@ -118,7 +118,7 @@ mod tests {
     /// A renamed operation takes its links with it.
     #[test]
     fn every_source_is_there_and_leads_somewhere() {
-        let mut document = crate::router::documented().1;
+        let mut document = crate::router::document();
         for (source, status, below, ids) in SOURCES {
             let (_, operation) = operations(&mut document)
                 .find(|(_, operation)| operation.operation_id.as_deref() == Some(source))
@@ -136,7 +136,7 @@ mod tests {
     /// Whoever makes a thing learns from the answer what to do with it.
     #[test]
     fn every_operation_on_one_thing_is_led_to() {
-        let mut document = crate::router::documented().1;
+        let mut document = crate::router::document();
         let mut led = std::collections::BTreeSet::new();
         for (_, operation) in operations(&mut document) {
             for response in operation.responses.responses.values() {

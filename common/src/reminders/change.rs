@@ -1,22 +1,17 @@
-use diesel::{
-    QueryableByName,
-    sql_types::{Array, Integer, Nullable, Text, Timestamp, Timestamptz, Uuid},
-};
+use diesel::sql_types::{Array, Integer, Nullable, Text, Timestamp, Timestamptz, Uuid};
 
 use super::{
     MAX_PER_TASK, NewReminder, Reminder, ReminderKind,
     input::At,
-    plan::{Cause, Change, FireReason, Recipient, TaskFacts, When, plan},
     replan::{Warning, replan_task},
 };
 use crate::{
     access::Viewer,
     db::{RunQueryDsl as _, Tx, sql},
     error::{Code, Error, OnConstraint as _, Result},
-    ids::{FireId, ReminderId, TaskId, UserId},
+    ids::{ReminderId, TaskId, UserId},
     schema::sql_types,
-    tasks::{self, Due, visible_to_sql},
-    telemetry::Origin,
+    tasks::{self, visible_to_sql},
     users::Person,
 };
 
@@ -59,93 +54,6 @@ pub async fn add(
     .execute(tx.conn())
     .await?;
     Ok(ids)
-}
-
-/// Gives a task that `person` has just made these reminders, which [`check`](super::check) has passed, and plans them, all in
-/// one statement: of a new task nothing has to be asked, for nothing of it is planned. The task is due at `due`, and open.
-///
-/// # Errors
-/// If the database is away.
-pub async fn add_to_new(
-    tx: &mut Tx,
-    task: TaskId,
-    due: &Due,
-    new: &[NewReminder],
-    person: &Person,
-) -> Result<Vec<Warning>> {
-    #[derive(QueryableByName)]
-    struct Added {
-        #[diesel(sql_type = Uuid)]
-        id: ReminderId,
-    }
-
-    if new.is_empty() {
-        return Ok(Vec::new());
-    }
-    let facts = TaskFacts { closed: None, due: due.meaning() };
-    let recipient = Recipient { tz: person.zone, day_start: person.day_start };
-    let rows: Vec<_> = new
-        .iter()
-        .map(|reminder| {
-            let at = reminder.at.map(|at| at.pin(person.zone));
-            let when = match at.clone() {
-                Some((wall, zone)) => When::Absolute { wall, zone },
-                None => When::Relative { offset_minutes: reminder.offset_minutes.unwrap_or_default() },
-            };
-            let change = plan(&facts, &when, false, recipient, person.now, &[], Cause::Edited);
-            (ReminderId::new(), at.unzip(), change)
-        })
-        .collect();
-    let fires: Vec<_> = rows
-        .iter()
-        .filter_map(|(reminder, .., change)| match change {
-            Some(Change::Insert { plan_no, fire_at, state, reason }) => {
-                Some((*reminder, *plan_no, *fire_at, *state, *reason))
-            }
-            _ => None,
-        })
-        .collect();
-    let origin = Origin::current();
-    // As `add`: what is there twice is one, and is planned once.
-    let added: Vec<Added> = sql!(
-        "WITH added AS (
-             INSERT INTO reminders (id, task_id, user_id, kind, offset_minutes, at_local, at_zone, created_at)
-             SELECT n.id, {task}, {user}, n.kind::reminder_kind, n.offset_minutes, n.at_local, n.at_zone, {now}
-             FROM unnest({ids}, {kinds}, {offsets}, {locals}, {zones}) AS n (id, kind, offset_minutes, at_local, at_zone)
-             ON CONFLICT DO NOTHING RETURNING id
-         ), planned AS (
-             INSERT INTO reminder_fires (id, reminder_id, task_id, user_id, plan_no, fire_at, planned_for, state, reason,
-                 request_id, traceparent, created_at)
-             SELECT n.id, n.reminder_id, {task}, {user}, n.plan_no, n.fire_at, n.fire_at, n.state::fire_state, n.reason,
-                 {request_id}, {traceparent}, {now}
-             FROM unnest({fires}, {planned}, {plans}, {times}, {states}, {reasons})
-                 AS n (id, reminder_id, plan_no, fire_at, state, reason)
-             JOIN added ON added.id = n.reminder_id
-         )
-         SELECT id FROM added",
-        task: Uuid = task,
-        user: Uuid = person.id,
-        now: Timestamptz = person.now,
-        request_id: Nullable<Text> = origin.request_id,
-        traceparent: Nullable<Text> = origin.traceparent,
-        ids: Array<Uuid> = rows.iter().map(|(id, ..)| *id).collect::<Vec<_>>(),
-        kinds: Array<Text> = new.iter().map(|reminder| reminder.kind.as_str()).collect::<Vec<_>>(),
-        offsets: Array<Nullable<Integer>> = new.iter().map(|reminder| reminder.offset_minutes).collect::<Vec<_>>(),
-        locals: Array<Nullable<Timestamp>> = rows.iter().map(|(_, (local, _), _)| *local).collect::<Vec<_>>(),
-        zones: Array<Nullable<Text>> = rows.iter().map(|(_, (_, zone), _)| zone.clone()).collect::<Vec<_>>(),
-        fires: Array<Uuid> = fires.iter().map(|_| FireId::new()).collect::<Vec<_>>(),
-        planned: Array<Uuid> = fires.iter().map(|(reminder, ..)| *reminder).collect::<Vec<_>>(),
-        plans: Array<Integer> = fires.iter().map(|(_, plan_no, ..)| *plan_no).collect::<Vec<_>>(),
-        times: Array<Timestamptz> = fires.iter().map(|(_, _, fire_at, ..)| *fire_at).collect::<Vec<_>>(),
-        states: Array<Text> = fires.iter().map(|(.., state, _)| state.as_str()).collect::<Vec<_>>(),
-        reasons: Array<Nullable<Text>> =
-            fires.iter().map(|(.., reason)| reason.map(FireReason::as_str)).collect::<Vec<_>>(),
-    )
-    .load(tx.conn())
-    .await?;
-    let is_added = |id: ReminderId| added.iter().any(|added| added.id == id);
-    let changes = rows.iter().filter_map(|(id, .., change)| Some((*id, change.as_ref()?)));
-    Ok(changes.filter(|(id, _)| is_added(*id)).filter_map(|(id, change)| Warning::of(id, change)).collect())
 }
 
 /// What came of a change of a reminder.

@@ -6,7 +6,7 @@ use diesel_async::AsyncPgConnection;
 use futures::try_join;
 
 use super::{
-    Due, Move, NewTask, Task, TaskPatch, TaskStatus, place, record_all,
+    Due, Move, Task, TaskPatch, TaskStatus, place, record_all,
     tree::{self, Place},
     visible_to,
 };
@@ -32,57 +32,6 @@ pub struct Changed {
 }
 
 impl Task {
-    /// Makes a task of the viewer's own, with its tags and reminders, and plans what they will send.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if a rule is broken that only what is stored decides, [`Error::Forbidden`] if the viewer is no
-    /// editor of the project.
-    pub async fn create(tx: &mut Tx, viewer: Viewer, new: &NewTask) -> Result<Changed> {
-        let person = person(tx, viewer).await?;
-        let tag_names = tags::normalise(&new.tags, "/tags")?;
-        place::check_project(tx, viewer, new.project_id, place::project_field).await?;
-        if let Some(assignee) = new.assignee_id {
-            place::check_assignee(tx, viewer.user_id, new.project_id, assignee).await?;
-        }
-        let clock = new.assignee_id.unwrap_or(viewer.user_id);
-        let due = match &new.due {
-            Some(due) => place::due(tx, due, &person, clock, new.project_id).await?,
-            None => Due::default(),
-        };
-        let place = Place { owner: viewer.user_id, project: new.project_id };
-        if let Some(parent) = new.parent_id {
-            tree::check_parent(tx, viewer, place, None, parent).await?;
-        }
-        reminders::check(&new.reminders, due.at().is_some(), "/reminders")?;
-
-        let id = TaskId::new();
-        let insert = diesel::insert_into(tasks::table)
-            .values((
-                (tasks::id.eq(id), tasks::owner_id.eq(viewer.user_id), tasks::created_by.eq(viewer.user_id)),
-                (tasks::title.eq(new.title.trim()), tasks::description.eq(new.description.as_deref())),
-                (tasks::project_id.eq(new.project_id), tasks::assignee_id.eq(new.assignee_id)),
-                (tasks::parent_id.eq(new.parent_id), tasks::position.eq(tree::first_position(person.now))),
-                (tasks::priority.eq(new.priority), &due),
-                (tasks::created_at.eq(person.now), tasks::updated_at.eq(person.now)),
-            ))
-            .returning(Self::as_returning());
-        let made: Self = Prepared(insert).get_result(tx.conn()).await?;
-        if !tag_names.is_empty() {
-            tags::set(tx, Scope::of(viewer.user_id, new.project_id), id, &tag_names).await?;
-        }
-        let warnings = reminders::add_to_new(tx, id, &due, &new.reminders, &person).await?;
-        let task = match tag_names.is_empty() && new.reminders.is_empty() {
-            true => made,
-            false => Self::find(tx.conn(), viewer, id).await?,
-        };
-        let created = Changed { task, warnings };
-        created.task.record(tx, viewer, EventType::TaskCreated, None).await?;
-        if new.assignee_id.is_some() {
-            created.task.record(tx, viewer, EventType::TaskAssigned, None).await?;
-        }
-        Ok(created)
-    }
-
     /// Changes what the patch names.
     ///
     /// # Errors
@@ -412,7 +361,7 @@ impl TaskPatch {
 }
 
 /// The viewer's settings, and the time.
-async fn person(tx: &mut Tx, viewer: Viewer) -> Result<Person> {
+pub(super) async fn person(tx: &mut Tx, viewer: Viewer) -> Result<Person> {
     let now = tx.clock().now();
     Person::load(tx.conn(), viewer.user_id, now).await
 }

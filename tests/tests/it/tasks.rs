@@ -54,6 +54,41 @@ async fn a_task_is_made_read_changed_and_put_away() {
     assert!(restored["archived_at"].is_null());
 }
 
+/// A new task is answered as it was thought up, not as it was read: both have to be the same.
+#[tokio::test]
+async fn what_is_made_is_answered_as_it_is_read_afterwards() {
+    let app = TestApp::start_at("2030-01-01T12:00:00.123456Z").await;
+    let ann = app.user_in("ann", "Europe/Berlin").await;
+    let project = ann.post("/projects", json!({"name": "Launch"})).await.assert(201).json;
+    let parent = ann.create_task(json!({"title": "Whole", "project_id": project["id"]})).await;
+    let before = |minutes: i32| json!({"kind": "relative", "offset_minutes": -minutes});
+    for body in [
+        json!({"title": " Plain "}),
+        json!({"title": "Part", "project_id": project["id"], "parent_id": parent["id"], "assignee_id": ann.id}),
+        json!({"title": "Day", "description": "", "due": {"date": "2030-02-03"}, "reminders": [before(60), before(1440)]}),
+        json!({"title": "Late", "due": {"date": "2029-02-03", "time": "10:00"}, "reminders": [before(0)]}),
+        json!({"title": "Zoned", "priority": "low", "due": {"date": "2030-03-31", "time": "02:30", "zone": "Europe/Berlin"},
+               "reminders": [{"kind": "absolute", "at": "2030-10-27T02:30:00"}, {"kind": "absolute", "at": "2030-10-27T01:30:00Z"}]}),
+        // One reminder, said twice.
+        json!({"title": "Twice", "tags": ["Home"],
+               "reminders": [{"kind": "absolute", "at": "2030-05-01T10:00:00"}, {"kind": "absolute", "at": "2030-05-01T08:00:00Z"}]}),
+    ] {
+        let mut made = ann.post("/tasks", body.clone()).await.assert(201).json;
+        let warnings = made.as_object_mut().unwrap().remove("warnings");
+        assert_eq!(warnings.is_some(), body["title"] == "Late", "{body}");
+        let read = ann.get(&path(&made)).await.assert(200).json;
+        assert_eq!(made, read, "{body}");
+        let reminders = read["reminders"].as_array().unwrap();
+        let fires = ann.fires(&made).await;
+        assert_eq!(fires.len(), reminders.len(), "each has its plan: {body}");
+        assert_eq!(
+            reminders.len(),
+            if body["title"] == "Twice" { 1 } else { body["reminders"].as_array().map_or(0, Vec::len) }
+        );
+    }
+    app.mail().await;
+}
+
 #[tokio::test]
 async fn what_is_not_yours_is_not_found() {
     let app = TestApp::start().await;
