@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use common::{
@@ -29,6 +29,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::tagged,
     auth::{Address, Auth, hashed},
     config::Registration,
     error::{Problem, Result},
@@ -90,7 +91,7 @@ async fn register(
     let registered = audit::after(&mut tx, registered, |user| Act::own(user.id, "account.registered")).await;
     let user = tx.finish(registered).await?;
     metrics::auth_event("register", "ok");
-    Ok((StatusCode::CREATED, [(header::ETAG, user.etag())], axum::Json(user)).into_response())
+    Ok((StatusCode::CREATED, tagged(user)).into_response())
 }
 
 /// The same answer for an address that has an account and for one that has none: a mail tells them apart.

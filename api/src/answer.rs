@@ -7,6 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
+    access::Versioned,
     page::Page,
     tasks::{TaskPage, TaskPageInfo},
 };
@@ -74,20 +75,21 @@ pub(crate) async fn link_next(request: Request, next: Next) -> Response {
 }
 
 /// A resource with its entity tag.
-pub(crate) fn tagged(etag: String, resource: impl Serialize) -> Response {
-    ([(header::ETAG, etag)], axum::Json(resource)).into_response()
+pub(crate) fn tagged(resource: impl Versioned + Serialize) -> Response {
+    ([(header::ETAG, resource.etag())], axum::Json(resource)).into_response()
 }
 
-/// A resource that was made, with its place below `/api/v1` and its entity tag.
-pub(crate) fn created(place: &str, etag: String, resource: impl Serialize) -> Response {
+/// A resource that was made, with its entity tag and its place below `/api/v1`.
+pub(crate) fn created(place: String, resource: impl Versioned + Serialize) -> Response {
     let location = [(header::LOCATION, format!("/api/v1/{place}"))];
-    (StatusCode::CREATED, location, tagged(etag, resource)).into_response()
+    (StatusCode::CREATED, location, tagged(resource)).into_response()
 }
 
 /// A resource, or 304 if the client has this version.
-pub(crate) fn unless_known(known: &IfNoneMatch, etag: String, resource: impl Serialize) -> Response {
+pub(crate) fn unless_known(known: &IfNoneMatch, resource: impl Versioned + Serialize) -> Response {
+    let etag = resource.etag();
     if known.matches(&etag) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response();
     }
-    tagged(etag, resource)
+    tagged(resource)
 }

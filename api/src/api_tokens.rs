@@ -20,7 +20,7 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{Json, Path},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -82,14 +82,14 @@ async fn create(
     Json(new): Json<NewApiToken>,
 ) -> Result<Response> {
     auth.session()?;
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let created = ApiToken::create(&mut tx, auth.viewer, &new).await;
-    let act = Act::own(auth.viewer.user_id, "api_token.created").details(json!({"name": new.name}));
-    let created = audit::after(&mut tx, created, |_| act).await;
-    idempotency.finish_secret(tx, created.map(with_secret)).await
+    idempotency
+        .once_secret(&app.db, async |tx| {
+            let made = ApiToken::create(tx, auth.viewer, &new).await?;
+            let act = Act::own(auth.viewer.user_id, "api_token.created").details(json!({"name": new.name}));
+            audit::record(tx, act).await?;
+            Ok(with_secret(made))
+        })
+        .await
 }
 
 /// List my API tokens

@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use common::{
+    access::Versioned as _,
     comments::{Comment, CommentBody},
     ids::{CommentId, TaskId},
     page::{Page, Paging},
@@ -13,7 +14,7 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -30,7 +31,6 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         (status = 201, description = "Created", body = Comment, headers(
             ("Location" = String, description = "Where the comment is"),
             ("ETag" = String, description = "Its version"),
-            ("Idempotency-Replayed" = bool, description = "Present if this is the answer to an earlier request"),
         )),
         Problem,
     ),
@@ -42,13 +42,12 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<CommentBody>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let made = Comment::create(&mut tx, auth.viewer, id, &new).await;
-    let answer = made.map(|comment| created(&format!("comments/{}", comment.id), comment.etag(), comment));
-    idempotency.finish(tx, answer).await
+    idempotency
+        .once(&app.db, async |tx| {
+            let comment = Comment::create(tx, auth.viewer, id, &new).await?;
+            Ok(created(format!("comments/{}", comment.id), comment))
+        })
+        .await
 }
 
 /// List a task's comments
@@ -86,7 +85,7 @@ async fn get(
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
     let comment = Comment::find(&mut *app.db.conn().await?, auth.viewer, id).await?;
-    Ok(unless_known(&if_none_match, comment.etag(), comment))
+    Ok(unless_known(&if_none_match, comment))
 }
 
 /// Change a comment
@@ -106,9 +105,8 @@ async fn update(
     Json(new): Json<CommentBody>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let changed = Comment::change(&mut tx, auth.viewer, id, &if_match.expected("c"), &new).await;
-    let comment = tx.finish(changed).await?;
-    Ok(tagged(comment.etag(), comment))
+    let changed = Comment::change(&mut tx, auth.viewer, id, &if_match.expected(Comment::TAG), &new).await;
+    Ok(tagged(tx.finish(changed).await?))
 }
 
 /// Delete a comment
@@ -127,7 +125,7 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let deleted = Comment::delete(&mut tx, auth.viewer, id, &if_match.expected("c")).await;
+    let deleted = Comment::delete(&mut tx, auth.viewer, id, &if_match.expected(Comment::TAG)).await;
     tx.finish(deleted).await?;
     Ok(StatusCode::NO_CONTENT)
 }

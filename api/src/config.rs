@@ -85,6 +85,9 @@ pub struct Http {
     /// Web pages whose scripts may use the API (CORS): origins such as `https://app.example.com`, separated by commas
     #[arg(long, env = "CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<http::HeaderValue>,
+    /// Whether PATCH, PUT and DELETE of what has a version have to say which one they mean, by If-Match (else 428)
+    #[arg(long, env = "REQUIRE_IF_MATCH", default_value_t = false, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub require_if_match: bool,
     /// For how many seconds a stopping process is not ready and still accepts, so that a balancer can turn away
     #[arg(long, env = "SHUTDOWN_DELAY", default_value_t = 0, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(0..=60))]
     pub shutdown_delay: u16,

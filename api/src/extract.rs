@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::{
     RequestPartsExt as _,
     extract::{FromRequest, FromRequestParts, Path as AxumPath, Request, rejection::BytesRejection},
-    http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
 };
 use common::{
     access::Expected,
@@ -15,7 +15,10 @@ use garde::Validate;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
-use crate::error::{ApiError, Problem};
+use crate::{
+    error::{ApiError, Problem},
+    state::AppState,
+};
 
 /// A JSON body that follows the rules of its type.
 #[derive(Debug)]
@@ -238,7 +241,7 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequestParts<S> f
 #[into_params(parameter_in = Header)]
 pub(crate) struct IfMatch {
     /// The `ETag` of the version that the change is meant for, such as `"t-1"`; another one is refused with 412. `*` is
-    /// any.
+    /// any. Where the operator wants it, PATCH, PUT and DELETE are refused with 428 without it.
     #[param(rename = "If-Match", required = false, value_type = Option<String>, example = "*")]
     tags: Option<String>,
 }
@@ -294,11 +297,19 @@ fn text(parts: &Parts, name: &HeaderName) -> Result<Option<String>, ApiError> {
     Ok(Some(value.to_owned()))
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+impl FromRequestParts<AppState> for IfMatch {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self { tags: text(parts, &header::IF_MATCH)? })
+    /// Without the header, a change is refused where the operator wants it (RFC 6585 §3). An action is none: done twice, it
+    /// overwrites nothing.
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, ApiError> {
+        let tags = text(parts, &header::IF_MATCH)?;
+        let is_change = parts.method != Method::POST;
+        if tags.is_none() && is_change && app.settings.http.require_if_match {
+            let code = Code::PreconditionRequired;
+            return Err(Error::conflict(code, code.help()).into());
+        }
+        Ok(Self { tags })
     }
 }
 

@@ -21,7 +21,10 @@ use diesel::{
     sql_types::{BigInt, Binary, Bool, Jsonb, SmallInt, Text, Uuid},
 };
 use sha2::{Digest as _, Sha256};
-use utoipa::IntoParams;
+use utoipa::{
+    IntoParams,
+    openapi::{HeaderBuilder, Object, OpenApi, RefOr, Type, path::Operation},
+};
 
 use crate::{
     auth::Auth,
@@ -59,8 +62,8 @@ struct Scoped {
 }
 
 /// What to do with a request.
-pub(crate) enum Begin {
-    /// It is new: do it in this transaction, then [`Idempotency::finish`].
+enum Begin {
+    /// It is new: do it in this transaction.
     Fresh(Box<Tx>),
     /// It was done: this was the answer.
     Replay(Response),
@@ -81,6 +84,27 @@ pub(crate) async fn hash_body(request: Request, next: Next) -> Response {
     };
     parts.extensions.insert(BodyHash(Sha256::digest(&body).to_vec()));
     next.run(Request::from_parts(parts, Body::from(body))).await
+}
+
+/// Says of each operation that takes a key that its answer may be one that was given before.
+pub(crate) fn document(document: &mut OpenApi) {
+    let takes_key = |post: &Operation| {
+        let mut parameters = post.parameters.iter().flatten();
+        parameters.any(|parameter| matches!(parameter, RefOr::T(it) if it.name == "Idempotency-Key"))
+    };
+    let posts = document.paths.paths.values_mut().filter_map(|item| item.post.as_mut());
+    for post in posts.filter(|post| takes_key(post)) {
+        for (status, response) in &mut post.responses.responses {
+            if let (true, RefOr::T(response)) = (status.starts_with('2'), response) {
+                let about = "Present if this is the answer to an earlier request";
+                let header = HeaderBuilder::new()
+                    .schema(Some(Object::with_type(Type::Boolean)))
+                    .description(Some(about))
+                    .build();
+                response.headers.insert("Idempotency-Replayed".to_owned(), RefOr::T(header));
+            }
+        }
+    }
 }
 
 impl FromRequestParts<AppState> for Idempotency {
@@ -113,11 +137,50 @@ impl FromRequestParts<AppState> for Idempotency {
 }
 
 impl Idempotency {
-    /// Begins the transaction of the effect, unless the same request was answered before.
+    /// Does `effect` in a transaction, and stores its answer there; unless the same request was answered before, whose answer
+    /// comes again. A refusal undoes the effect, and is stored after that.
     ///
     /// # Errors
-    /// 422 if the key came with another body, 409 if the first request is still being handled.
-    pub(crate) async fn begin(&self, db: &Db) -> Result<Begin> {
+    /// Those of `effect`; 422 if the key came with another body, 409 if the first request is still being handled.
+    pub(crate) async fn once(
+        &self,
+        db: &Db,
+        effect: impl AsyncFnOnce(&mut Tx) -> Result<Response, Error>,
+    ) -> Result<Response> {
+        let mut tx = match self.begin(db).await? {
+            Begin::Fresh(tx) => tx,
+            Begin::Replay(answer) => return Ok(answer),
+        };
+        let answer = match (effect(&mut tx).await, &self.key) {
+            (Ok(answer), Some(scoped)) => scoped.store(&mut tx, answer).await,
+            (answer, _) => answer,
+        };
+        self.finish(*tx, answer).await
+    }
+
+    /// As [`Idempotency::once`], for an answer that shows a secret: of the two it sends the first, and stores the second,
+    /// which is without it.
+    ///
+    /// # Errors
+    /// As [`Idempotency::once`].
+    pub(crate) async fn once_secret(
+        &self,
+        db: &Db,
+        effect: impl AsyncFnOnce(&mut Tx) -> Result<(Response, Response), Error>,
+    ) -> Result<Response> {
+        let mut tx = match self.begin(db).await? {
+            Begin::Fresh(tx) => tx,
+            Begin::Replay(answer) => return Ok(answer),
+        };
+        let answer = match (effect(&mut tx).await, &self.key) {
+            (Ok((shown, kept)), Some(scoped)) => scoped.store(&mut tx, kept).await.map(|_| shown),
+            (answer, _) => answer.map(|(shown, _)| shown),
+        };
+        self.finish(*tx, answer).await
+    }
+
+    /// Begins the transaction of the effect, unless the same request was answered before.
+    async fn begin(&self, db: &Db) -> Result<Begin> {
         let mut tx = db.begin().await?;
         let Some(scoped) = &self.key else { return Ok(Begin::Fresh(Box::new(tx))) };
         if !scoped.lock(&mut tx).await? {
@@ -147,18 +210,9 @@ impl Idempotency {
         }
     }
 
-    /// Stores the answer with the effect and commits both; if it is a refusal, undoes the effect and stores that.
-    pub(crate) async fn finish(&self, mut tx: Box<Tx>, answer: Result<Response, Error>) -> Result<Response> {
-        let stored = match (&self.key, answer) {
-            (Some(scoped), Ok(answer)) => scoped.store(&mut tx, answer).await,
-            (_, answer) => answer,
-        };
-        self.settled(tx.finish(stored).await).await
-    }
-
-    /// What is answered after the transaction has ended.
-    async fn settled(&self, answer: Result<Response, Error>) -> Result<Response> {
-        match (answer, &self.key) {
+    /// Keeps the effect with its answer, or undoes it and stores why.
+    async fn finish(&self, tx: Tx, answer: Result<Response, Error>) -> Result<Response> {
+        match (tx.finish(answer).await, &self.key) {
             (Err(error), Some(scoped)) => {
                 let refusal = ApiError::from(error).into_response();
                 let is_final =
@@ -167,20 +221,6 @@ impl Idempotency {
             }
             (answer, _) => Ok(answer?),
         }
-    }
-
-    /// As [`Idempotency::finish`], for an answer that shows a secret: of the two it sends the first, and stores the second,
-    /// which is without it.
-    pub(crate) async fn finish_secret(
-        &self,
-        mut tx: Box<Tx>,
-        answer: Result<(Response, Response), Error>,
-    ) -> Result<Response> {
-        let stored = match (&self.key, answer) {
-            (Some(scoped), Ok((shown, kept))) => scoped.store(&mut tx, kept).await.map(|_| shown),
-            (_, answer) => answer.map(|(shown, _)| shown),
-        };
-        self.settled(tx.finish(stored).await).await
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
@@ -27,6 +28,16 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What was done with tasks, as an extension of the answer to it. It is counted when that is on its way: what was refused or
+/// undone has none, and neither has the answer to an earlier request.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskOperations(pub(crate) Vec<&'static str>);
+
+/// One [`TaskOperations`], as a part of an answer.
+pub(crate) fn did(operation: &'static str) -> Extension<TaskOperations> {
+    Extension(TaskOperations(vec![operation]))
+}
 
 /// Gives the request its [`Origin`], its span and its metrics. A change runs in a task of its own, which ends although
 /// the client has left: what was begun is finished or refused as a whole.
@@ -53,6 +64,9 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
 
     let status = response.status();
     metrics::http_request(method_label(&method), &route, status.as_u16(), started.elapsed());
+    if let Some(TaskOperations(operations)) = response.extensions_mut().remove() {
+        operations.into_iter().for_each(metrics::task_operation);
+    }
     let took_ms = started.elapsed().as_secs_f64() * 1000.0;
     tracing::info!(parent: &span, http.status = status.as_u16(), took_ms, "answered");
     if let Ok(value) = HeaderValue::from_str(&request_id) {

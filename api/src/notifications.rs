@@ -7,6 +7,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
+    access::Versioned as _,
     mail::{self, links::Links},
     notifications::{Notifications, Preferences, PreferencesPatch},
     summaries::{Content, Run},
@@ -21,7 +22,7 @@ use crate::{
     auth::Auth,
     error::{ApiError, Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     limits::Bucket,
     state::AppState,
 };
@@ -84,7 +85,8 @@ async fn update(
     Json(patch): Json<PreferencesPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let patched = Preferences::patch(&mut tx, auth.viewer, &if_match.expected("n"), &patch).await;
+    let patched =
+        Preferences::patch(&mut tx, auth.viewer, &if_match.expected(Preferences::TAG), &patch).await;
     Ok(answer(tx.finish(patched).await?))
 }
 
@@ -113,12 +115,7 @@ async fn pause(
     idempotency: Idempotency,
     Json(Pause { until }): Json<Pause>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let paused = Preferences::pause(&mut tx, auth.viewer, until).await.map(answer);
-    idempotency.finish(tx, paused).await
+    idempotency.once(&app.db, async |tx| Ok(answer(Preferences::pause(tx, auth.viewer, until).await?))).await
 }
 
 /// A summary as it would be sent now.
@@ -171,20 +168,15 @@ async fn preview(State(app): State<AppState>, auth: Auth, headers: HeaderMap) ->
     ),
 )]
 async fn send(State(app): State<AppState>, auth: Auth, idempotency: Idempotency) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    // After the replay, which costs nothing.
-    let requested = match app.limits.take(Bucket::Digest, &auth.viewer.user_id.to_string()).await {
-        Ok(()) => Run::request(&mut tx, auth.viewer).await,
-        Err(error) => Err(error),
-    };
-    let answer = requested.map(|run| {
-        let location = [(header::LOCATION, "/api/v1/me/digest/runs")];
-        (StatusCode::ACCEPTED, location, axum::Json(run)).into_response()
-    });
-    idempotency.finish(tx, answer).await
+    idempotency
+        .once(&app.db, async |tx| {
+            // A replay costs nothing.
+            app.limits.take(Bucket::Digest, &auth.viewer.user_id.to_string()).await?;
+            let run = Run::request(tx, auth.viewer).await?;
+            let location = [(header::LOCATION, "/api/v1/me/digest/runs")];
+            Ok((StatusCode::ACCEPTED, location, axum::Json(run)).into_response())
+        })
+        .await
 }
 
 /// My latest summaries.

@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use common::{
+    access::Versioned as _,
     ids::{ProjectId, UserId},
     page::Page,
     projects::{Disposal, Member, Membership, NewProject, Project, ProjectFilter, ProjectPatch},
@@ -17,7 +18,7 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -43,7 +44,6 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         (status = 201, description = "Created", body = Project, headers(
             ("Location" = String, description = "Where the project is"),
             ("ETag" = String, description = "Its version"),
-            ("Idempotency-Replayed" = bool, description = "Present if this is the answer to an earlier request"),
         )),
         Problem,
     ),
@@ -54,13 +54,12 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<NewProject>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let made = Project::create(&mut tx, auth.viewer, &new).await;
-    let answer = made.map(|project| created(&format!("projects/{}", project.id), project.etag(), project));
-    idempotency.finish(tx, answer).await
+    idempotency
+        .once(&app.db, async |tx| {
+            let project = Project::create(tx, auth.viewer, &new).await?;
+            Ok(created(format!("projects/{}", project.id), project))
+        })
+        .await
 }
 
 /// List projects
@@ -96,7 +95,7 @@ async fn get(
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
     let project = Project::find(&mut *app.db.conn().await?, auth.viewer, id).await?;
-    Ok(unless_known(&if_none_match, project.etag(), project))
+    Ok(unless_known(&if_none_match, project))
 }
 
 /// Change a project
@@ -116,9 +115,8 @@ async fn update(
     Json(patch): Json<ProjectPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let patched = Project::patch(&mut tx, auth.viewer, id, &if_match.expected("p"), &patch).await;
-    let project = tx.finish(patched).await?;
-    Ok(tagged(project.etag(), project))
+    let patched = Project::patch(&mut tx, auth.viewer, id, &if_match.expected(Project::TAG), &patch).await;
+    Ok(tagged(tx.finish(patched).await?))
 }
 
 /// What becomes of the tasks of a project that is deleted.
@@ -148,7 +146,8 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let deleted = Project::delete(&mut tx, auth.viewer, id, &if_match.expected("p"), deletion.tasks).await;
+    let expected = if_match.expected(Project::TAG);
+    let deleted = Project::delete(&mut tx, auth.viewer, id, &expected, deletion.tasks).await;
     tx.finish(deleted).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -169,12 +168,12 @@ macro_rules! action {
             if_match: IfMatch,
             idempotency: Idempotency,
         ) -> Result<Response> {
-            let mut tx = match idempotency.begin(&app.db).await? {
-                Begin::Fresh(tx) => tx,
-                Begin::Replay(answer) => return Ok(answer),
-            };
-            let after = Project::archive(&mut tx, auth.viewer, id, &if_match.expected("p"), $archived).await;
-            idempotency.finish(tx, after.map(|project| tagged(project.etag(), project))).await
+            let expected = if_match.expected(Project::TAG);
+            idempotency
+                .once(&app.db, async |tx| {
+                    Ok(tagged(Project::archive(tx, auth.viewer, id, &expected, $archived).await?))
+                })
+                .await
         }
     };
 }

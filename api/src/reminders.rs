@@ -3,11 +3,10 @@
 use axum::{
     extract::State,
     http::{StatusCode, header},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
 };
 use common::{
     ids::{ReminderId, TaskId},
-    metrics,
     page::Page,
     reminders::{
         self, Changed, Fire, NewReminder, Reminder, Snooze, Snoozed, UpcomingFilter, UpcomingFire, Warning,
@@ -22,7 +21,8 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{Json, Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
+    middleware::did,
     state::AppState,
 };
 
@@ -71,18 +71,15 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<NewReminder>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let created = Reminder::create(&mut tx, auth.viewer, id, &new).await.map(|created| {
-        let location = format!("/api/v1/tasks/{id}/reminders/{}", created.reminder.id);
-        let answer = axum::Json(ChangedReminder::from(created));
-        (StatusCode::CREATED, [(header::LOCATION, location)], answer).into_response()
-    });
-    let answer = idempotency.finish(tx, created).await?;
-    metrics::task_operation("add_reminder");
-    Ok(answer)
+    idempotency
+        .once(&app.db, async |tx| {
+            let created = Reminder::create(tx, auth.viewer, id, &new).await?;
+            let location = format!("/api/v1/tasks/{id}/reminders/{}", created.reminder.id);
+            let answer = axum::Json(ChangedReminder::from(created));
+            Ok((StatusCode::CREATED, did("add_reminder"), [(header::LOCATION, location)], answer)
+                .into_response())
+        })
+        .await
 }
 
 /// List a task's reminders
@@ -126,12 +123,11 @@ async fn update(
     auth: Auth,
     Path((id, rid)): Path<(TaskId, ReminderId)>,
     Json(new): Json<NewReminder>,
-) -> Result<axum::Json<ChangedReminder>> {
+) -> Result<impl IntoResponse> {
     let mut tx = app.db.begin().await?;
     let changed = Reminder::change(&mut tx, auth.viewer, id, rid, &new).await;
     let changed = tx.finish(changed).await?;
-    metrics::task_operation("change_reminder");
-    Ok(axum::Json(changed.into()))
+    Ok((did("change_reminder"), axum::Json(ChangedReminder::from(changed))))
 }
 
 /// Remove a reminder
@@ -146,12 +142,11 @@ async fn delete(
     State(app): State<AppState>,
     auth: Auth,
     Path((id, rid)): Path<(TaskId, ReminderId)>,
-) -> Result<StatusCode> {
+) -> Result<impl IntoResponse> {
     let mut tx = app.db.begin().await?;
     let removed = Reminder::remove(&mut tx, auth.viewer, id, rid).await;
     tx.finish(removed).await?;
-    metrics::task_operation("remove_reminder");
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, did("remove_reminder")))
 }
 
 /// Why was it sent, or why not?
@@ -187,12 +182,11 @@ async fn snooze(
     idempotency: Idempotency,
     Json(wish): Json<Snooze>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let snoozed = reminders::snooze(&mut tx, auth.viewer, task, &wish).await;
-    idempotency.finish(tx, snoozed.map(|snoozed| axum::Json(snoozed).into_response())).await
+    idempotency
+        .once(&app.db, async |tx| {
+            Ok(axum::Json(reminders::snooze(tx, auth.viewer, task, &wish).await?).into_response())
+        })
+        .await
 }
 
 /// What will remind me?

@@ -60,6 +60,7 @@ fn documented() -> OpenApiRouter<AppState> {
 pub(crate) fn document() -> OpenApi {
     let mut document = documented().into_openapi();
     scopes::document(&mut document);
+    idempotency::document(&mut document);
     links::document(&mut document);
     refer_to_rows(&mut document);
     document

@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use common::{
+    access::Versioned as _,
     ids::TagId,
     page::Page,
     tags::{Merge, NewTag, Tag, TagFilter, TagPatch},
@@ -13,7 +14,7 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -34,7 +35,6 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         (status = 201, description = "Created", body = Tag, headers(
             ("Location" = String, description = "Where the tag is"),
             ("ETag" = String, description = "Its version"),
-            ("Idempotency-Replayed" = bool, description = "Present if this is the answer to an earlier request"),
         )),
         Problem,
     ),
@@ -45,13 +45,12 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<NewTag>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let made = Tag::create(&mut tx, auth.viewer, &new).await;
-    let answer = made.map(|tag| created(&format!("tags/{}", tag.id), tag.etag(), tag));
-    idempotency.finish(tx, answer).await
+    idempotency
+        .once(&app.db, async |tx| {
+            let tag = Tag::create(tx, auth.viewer, &new).await?;
+            Ok(created(format!("tags/{}", tag.id), tag))
+        })
+        .await
 }
 
 /// List tags
@@ -86,7 +85,7 @@ async fn get(
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
     let tag = Tag::find(&mut *app.db.conn().await?, auth.viewer, id).await?;
-    Ok(unless_known(&if_none_match, tag.etag(), tag))
+    Ok(unless_known(&if_none_match, tag))
 }
 
 /// Rename a tag
@@ -105,9 +104,8 @@ async fn update(
     Json(patch): Json<TagPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let patched = Tag::patch(&mut tx, auth.viewer, id, &if_match.expected("tag"), &patch).await;
-    let tag = tx.finish(patched).await?;
-    Ok(tagged(tag.etag(), tag))
+    let patched = Tag::patch(&mut tx, auth.viewer, id, &if_match.expected(Tag::TAG), &patch).await;
+    Ok(tagged(tx.finish(patched).await?))
 }
 
 /// Delete a tag
@@ -124,7 +122,7 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let deleted = Tag::delete(&mut tx, auth.viewer, id, &if_match.expected("tag")).await;
+    let deleted = Tag::delete(&mut tx, auth.viewer, id, &if_match.expected(Tag::TAG)).await;
     tx.finish(deleted).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -145,10 +143,8 @@ async fn merge(
     idempotency: Idempotency,
     Json(merge): Json<Merge>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let merged = Tag::merge(&mut tx, auth.viewer, id, &if_match.expected("tag"), merge.into).await;
-    idempotency.finish(tx, merged.map(|tag| tagged(tag.etag(), tag))).await
+    let expected = if_match.expected(Tag::TAG);
+    idempotency
+        .once(&app.db, async |tx| Ok(tagged(Tag::merge(tx, auth.viewer, id, &expected, merge.into).await?)))
+        .await
 }

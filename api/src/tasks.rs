@@ -5,11 +5,11 @@ mod batch;
 use axum::{
     extract::State,
     http::{StatusCode, header},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
 };
 use common::{
+    access::Versioned as _,
     ids::TaskId,
-    metrics,
     reminders::Warning,
     tasks::{
         Changed, Move, NewTask, ShownTask, Task, TaskContent, TaskFilter, TaskPage, TaskPatch, TaskView,
@@ -24,7 +24,8 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
+    middleware::did,
     state::AppState,
 };
 
@@ -59,8 +60,9 @@ struct Completed {
     task: Task,
 }
 
-fn changed(Changed { task, warnings }: Changed) -> Response {
-    ([(header::ETAG, task.etag())], axum::Json(ChangedTask { task, warnings })).into_response()
+fn changed(operation: &'static str, Changed { task, warnings }: Changed) -> Response {
+    let etag = [(header::ETAG, task.etag())];
+    (did(operation), etag, axum::Json(ChangedTask { task, warnings })).into_response()
 }
 
 /// Create a task
@@ -73,7 +75,6 @@ fn changed(Changed { task, warnings }: Changed) -> Response {
         (status = 201, description = "Created", body = ChangedTask, headers(
             ("Location" = String, description = "Where the task is"),
             ("ETag" = String, description = "Its version"),
-            ("Idempotency-Replayed" = bool, description = "Present if this is the answer to an earlier request"),
         )),
         Problem,
     ),
@@ -84,17 +85,14 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<NewTask>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let created = Task::create(&mut tx, auth.viewer, &new).await.map(|created| {
-        let location = format!("/api/v1/tasks/{}", created.task.id);
-        (StatusCode::CREATED, [(header::LOCATION, location)], changed(created)).into_response()
-    });
-    let answer = idempotency.finish(tx, created).await?;
-    metrics::task_operation("create");
-    Ok(answer)
+    idempotency
+        .once(&app.db, async |tx| {
+            let created = Task::create(tx, auth.viewer, &new).await?;
+            let location = format!("/api/v1/tasks/{}", created.task.id);
+            Ok((StatusCode::CREATED, [(header::LOCATION, location)], changed("create", created))
+                .into_response())
+        })
+        .await
 }
 
 /// List tasks
@@ -135,7 +133,7 @@ async fn get(
     let mut conn = app.db.conn().await?;
     let task = Task::find(&mut conn, auth.viewer, id).await?;
     if view.is_whole() {
-        return Ok(unless_known(&if_none_match, task.etag(), task));
+        return Ok(unless_known(&if_none_match, task));
     }
     Ok(axum::Json(view.show(&mut conn, auth.viewer, vec![task]).await?.pop()).into_response())
 }
@@ -157,10 +155,8 @@ async fn update(
     Json(patch): Json<TaskPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let patched = Task::patch(&mut tx, auth.viewer, id, &if_match.expected("t"), &patch).await;
-    let after = tx.finish(patched).await?;
-    metrics::task_operation("patch");
-    Ok(changed(after))
+    let patched = Task::patch(&mut tx, auth.viewer, id, &if_match.expected(Task::TAG), &patch).await;
+    Ok(changed("patch", tx.finish(patched).await?))
 }
 
 /// Replace a task
@@ -179,10 +175,8 @@ async fn replace(
     Json(content): Json<TaskContent>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let replaced = Task::replace(&mut tx, auth.viewer, id, &if_match.expected("t"), content).await;
-    let after = tx.finish(replaced).await?;
-    metrics::task_operation("replace");
-    Ok(changed(after))
+    let replaced = Task::replace(&mut tx, auth.viewer, id, &if_match.expected(Task::TAG), content).await;
+    Ok(changed("replace", tx.finish(replaced).await?))
 }
 
 /// Delete a task
@@ -198,12 +192,11 @@ async fn delete(
     auth: Auth,
     Path(id): Path<TaskId>,
     if_match: IfMatch,
-) -> Result<StatusCode> {
+) -> Result<impl IntoResponse> {
     let mut tx = app.db.begin().await?;
-    let deleted = Task::delete(&mut tx, auth.viewer, id, &if_match.expected("t")).await;
+    let deleted = Task::delete(&mut tx, auth.viewer, id, &if_match.expected(Task::TAG)).await;
     tx.finish(deleted).await?;
-    metrics::task_operation("delete");
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, did("delete")))
 }
 
 /// Complete a task
@@ -221,17 +214,14 @@ async fn complete(
     if_match: IfMatch,
     idempotency: Idempotency,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let completed = Task::complete(&mut tx, auth.viewer, id, &if_match.expected("t")).await.map(|changed| {
-        let task = changed.task;
-        ([(header::ETAG, task.etag())], axum::Json(Completed { task })).into_response()
-    });
-    let answer = idempotency.finish(tx, completed).await?;
-    metrics::task_operation("complete");
-    Ok(answer)
+    let expected = if_match.expected(Task::TAG);
+    idempotency
+        .once(&app.db, async |tx| {
+            let Changed { task, .. } = Task::complete(tx, auth.viewer, id, &expected).await?;
+            let etag = [(header::ETAG, task.etag())];
+            Ok((did("complete"), etag, axum::Json(Completed { task })).into_response())
+        })
+        .await
 }
 
 /// Move a task
@@ -251,14 +241,12 @@ async fn relocate(
     idempotency: Idempotency,
     Json(wish): Json<Move>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let moved = Task::move_to(&mut tx, auth.viewer, id, &if_match.expected("t"), &wish).await;
-    let answer = idempotency.finish(tx, moved.map(changed)).await?;
-    metrics::task_operation("move");
-    Ok(answer)
+    let expected = if_match.expected(Task::TAG);
+    idempotency
+        .once(&app.db, async |tx| {
+            Ok(changed("move", Task::move_to(tx, auth.viewer, id, &expected, &wish).await?))
+        })
+        .await
 }
 
 /// Declares an action on a task that answers the task: they differ only in what they do.
@@ -277,15 +265,8 @@ macro_rules! action {
             if_match: IfMatch,
             idempotency: Idempotency,
         ) -> Result<Response> {
-            let mut tx = match idempotency.begin(&app.db).await? {
-                Begin::Fresh(tx) => tx,
-                Begin::Replay(answer) => return Ok(answer),
-            };
-            let ($tx, $viewer, $expected) = (&mut tx, auth.viewer, &if_match.expected("t"));
-            let after = $change.await.map(changed);
-            let answer = idempotency.finish(tx, after).await?;
-            metrics::task_operation(stringify!($name));
-            Ok(answer)
+            let ($viewer, $expected) = (auth.viewer, &if_match.expected(Task::TAG));
+            idempotency.once(&app.db, async |$tx| Ok(changed(stringify!($name), $change.await?))).await
         }
     };
 }

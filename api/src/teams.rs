@@ -2,6 +2,7 @@
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use common::{
+    access::Versioned as _,
     ids::{TeamId, UserId},
     page::{Page, Paging},
     projects::Membership,
@@ -14,7 +15,7 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -36,7 +37,6 @@ pub(crate) fn routes() -> OpenApiRouter<AppState> {
         (status = 201, description = "Created", body = Team, headers(
             ("Location" = String, description = "Where the team is"),
             ("ETag" = String, description = "Its version"),
-            ("Idempotency-Replayed" = bool, description = "Present if this is the answer to an earlier request"),
         )),
         Problem,
     ),
@@ -47,13 +47,12 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<NewTeam>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let made = Team::create(&mut tx, auth.viewer, &new).await;
-    let answer = made.map(|team| created(&format!("teams/{}", team.id), team.etag(), team));
-    idempotency.finish(tx, answer).await
+    idempotency
+        .once(&app.db, async |tx| {
+            let team = Team::create(tx, auth.viewer, &new).await?;
+            Ok(created(format!("teams/{}", team.id), team))
+        })
+        .await
 }
 
 /// List my teams
@@ -88,7 +87,7 @@ async fn get(
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
     let team = Team::find(&mut *app.db.conn().await?, auth.viewer, id).await?;
-    Ok(unless_known(&if_none_match, team.etag(), team))
+    Ok(unless_known(&if_none_match, team))
 }
 
 /// Change a team
@@ -107,9 +106,8 @@ async fn update(
     Json(patch): Json<TeamPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let patched = Team::patch(&mut tx, auth.viewer, id, &if_match.expected("team"), &patch).await;
-    let team = tx.finish(patched).await?;
-    Ok(tagged(team.etag(), team))
+    let patched = Team::patch(&mut tx, auth.viewer, id, &if_match.expected(Team::TAG), &patch).await;
+    Ok(tagged(tx.finish(patched).await?))
 }
 
 /// Delete a team
@@ -126,7 +124,7 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let deleted = Team::delete(&mut tx, auth.viewer, id, &if_match.expected("team")).await;
+    let deleted = Team::delete(&mut tx, auth.viewer, id, &if_match.expected(Team::TAG)).await;
     tx.finish(deleted).await?;
     Ok(StatusCode::NO_CONTENT)
 }

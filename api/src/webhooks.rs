@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use common::{
+    access::Versioned as _,
     audit::{self, Act},
     events::EventType,
     ids::EndpointId,
@@ -20,11 +21,11 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::All,
+    answer::{All, tagged, unless_known},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -62,10 +63,6 @@ struct EventTypeAnswer {
     schema: serde_json::Value,
 }
 
-fn found(endpoint: Endpoint) -> Response {
-    ([(header::ETAG, endpoint.etag())], axum::Json(endpoint)).into_response()
-}
-
 /// The answer that shows a secret, and the one that is kept for a retry.
 fn with_secret(status: StatusCode, (endpoint, secret): (Endpoint, SecretString)) -> (Response, Response) {
     let answer = |secret: Option<&SecretString>| {
@@ -100,16 +97,15 @@ async fn create(
     idempotency: Idempotency,
     Json(new): Json<NewEndpoint>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let created =
-        Endpoint::create(&mut tx, auth.viewer, &app.secrets, &app.settings.webhooks.reach(), &new).await;
-    let act = Act::new(auth.viewer.user_id, "webhook.created", "webhook", None);
-    let act = act.details(json!({"events": new.events}));
-    let created = audit::after(&mut tx, created, |_| act).await;
-    idempotency.finish_secret(tx, created.map(|made| with_secret(StatusCode::CREATED, made))).await
+    let reach = app.settings.webhooks.reach();
+    idempotency
+        .once_secret(&app.db, async |tx| {
+            let made = Endpoint::create(tx, auth.viewer, &app.secrets, &reach, &new).await?;
+            let act = Act::new(auth.viewer.user_id, "webhook.created", "webhook", None);
+            audit::record(tx, act.details(json!({"events": new.events}))).await?;
+            Ok(with_secret(StatusCode::CREATED, made))
+        })
+        .await
 }
 
 /// List my webhooks
@@ -154,11 +150,7 @@ async fn get(
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
     let endpoint = Endpoint::find(&mut *app.db.conn().await?, auth.viewer, id).await?;
-    let etag = endpoint.etag();
-    if if_none_match.matches(&etag) {
-        return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response());
-    }
-    Ok(found(endpoint))
+    Ok(unless_known(&if_none_match, endpoint))
 }
 
 /// Change a webhook
@@ -178,11 +170,11 @@ async fn update(
     Json(patch): Json<EndpointPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let (expected, reach) = (if_match.expected("w"), app.settings.webhooks.reach());
+    let (expected, reach) = (if_match.expected(Endpoint::TAG), app.settings.webhooks.reach());
     let patched = Endpoint::patch(&mut tx, auth.viewer, id, &expected, &reach, &patch).await;
     let act = Act::new(auth.viewer.user_id, "webhook.updated", "webhook", id.uuid());
     let patched = audit::after(&mut tx, patched, |_| act).await;
-    Ok(found(tx.finish(patched).await?))
+    Ok(tagged(tx.finish(patched).await?))
 }
 
 /// Delete a webhook
@@ -200,7 +192,7 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let deleted = Endpoint::delete(&mut tx, auth.viewer, id, &if_match.expected("w")).await;
+    let deleted = Endpoint::delete(&mut tx, auth.viewer, id, &if_match.expected(Endpoint::TAG)).await;
     let act = Act::new(auth.viewer.user_id, "webhook.deleted", "webhook", id.uuid());
     let deleted = audit::after(&mut tx, deleted, |_| act).await;
     tx.finish(deleted).await?;
@@ -223,13 +215,13 @@ async fn rotate_secret(
     if_match: IfMatch,
     idempotency: Idempotency,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let expected = if_match.expected("w");
-    let rotated = Endpoint::rotate_secret(&mut tx, auth.viewer, id, &expected, &app.secrets).await;
-    let act = Act::new(auth.viewer.user_id, "webhook.secret_rotated", "webhook", id.uuid());
-    let rotated = audit::after(&mut tx, rotated, |_| act).await;
-    idempotency.finish_secret(tx, rotated.map(|made| with_secret(StatusCode::OK, made))).await
+    let expected = if_match.expected(Endpoint::TAG);
+    idempotency
+        .once_secret(&app.db, async |tx| {
+            let made = Endpoint::rotate_secret(tx, auth.viewer, id, &expected, &app.secrets).await?;
+            let act = Act::new(auth.viewer.user_id, "webhook.secret_rotated", "webhook", id.uuid());
+            audit::record(tx, act).await?;
+            Ok(with_secret(StatusCode::OK, made))
+        })
+        .await
 }

@@ -187,12 +187,31 @@ pub enum Expected {
     OneOf(Vec<i32>),
 }
 
+/// What has a version, which every change of it raises.
+pub trait Versioned {
+    /// How its entity tags begin: each resource has another word.
+    const TAG: &'static str;
+
+    /// Which version it is.
+    fn version(&self) -> i32;
+
+    /// Its entity tag: a strong one (RFC 9110 §8.8.3).
+    fn etag(&self) -> String {
+        format!("\"{}-{}\"", Self::TAG, self.version())
+    }
+}
+
 impl Expected {
-    /// Whether a change of `version` is what the caller meant.
-    pub fn allows(&self, version: i32) -> bool {
+    /// Refuses a change of `found` that was meant for another version.
+    ///
+    /// # Errors
+    /// [`Error::Stale`].
+    pub(crate) fn check(&self, found: &impl Versioned) -> Result<()> {
         match self {
-            Self::Any => true,
-            Self::OneOf(versions) => versions.contains(&version),
+            Self::OneOf(versions) if !versions.contains(&found.version()) => {
+                Err(Error::Stale { etag: found.etag() })
+            }
+            _ => Ok(()),
         }
     }
 }

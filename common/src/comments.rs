@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    access::{Expected, MemberRole, Right, Viewer, project_role},
+    access::{Expected, MemberRole, Right, Versioned, Viewer, project_role},
     db::{RunQueryDsl as _, Tx},
     error::{Code, Coded, Error, Result},
     events::{self, Changes, EventType, NewEvent},
@@ -87,12 +87,15 @@ fn missing() -> Error {
     Error::NotFound("comment")
 }
 
-impl Comment {
-    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"c-{}\"", self.version)
-    }
+impl Versioned for Comment {
+    const TAG: &str = "c";
 
+    fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Comment {
     /// Says something about a task.
     ///
     /// # Errors
@@ -162,7 +165,7 @@ impl Comment {
         if before.author_id != Some(viewer.user_id) {
             return Err(Error::Forbidden(Code::Forbidden));
         }
-        before.check(expected)?;
+        expected.check(&before)?;
         let now = tx.clock().now();
         let person = Person::load(tx.conn(), viewer.user_id, now).await?;
         if before.deleted_at.is_some() || person.now > before.created_at + EDIT_WINDOW {
@@ -195,7 +198,7 @@ impl Comment {
             };
             role.ok_or(Error::Forbidden(Code::Forbidden))?.allow(MemberRole::Owner)?;
         }
-        before.check(expected)?;
+        expected.check(&before)?;
         if before.deleted_at.is_some() {
             return Ok(());
         }
@@ -219,10 +222,6 @@ impl Comment {
         let task = Task::lock(tx, viewer, task, &Expected::Any, Right::See).await?;
         let comment = Self::query().filter(comments::id.eq(id)).for_no_key_update();
         Ok((task, comment.first(tx.conn()).await.optional()?.ok_or_else(missing)?))
-    }
-
-    fn check(&self, expected: &Expected) -> Result<()> {
-        if expected.allows(self.version) { Ok(()) } else { Err(Error::Stale { etag: self.etag() }) }
     }
 
     async fn load(tx: &mut Tx, id: CommentId) -> Result<Self> {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 pub use self::days::Days;
 use crate::{
-    access::{Expected, Viewer},
+    access::{Expected, Versioned, Viewer},
     clock::Now,
     db::{RunQueryDsl as _, Tx},
     error::{Code, Coded, Error, Result},
@@ -188,9 +188,7 @@ impl Preferences {
         patch: &PreferencesPatch,
     ) -> Result<Notifications> {
         let Locked { preferences: before, email, zone, done, now } = lock(tx, viewer.user_id).await?;
-        if !expected.allows(before.version) {
-            return Err(Error::Stale { etag: before.etag() });
-        }
+        expected.check(&before)?;
         let mut after = Self {
             reminders_email: patch.reminders_email.unwrap_or(before.reminders_email),
             digest_enabled: patch.digest_enabled.unwrap_or(before.digest_enabled),
@@ -246,10 +244,13 @@ impl Preferences {
         let patch = PreferencesPatch { paused_until: Some(Some(until)), ..PreferencesPatch::default() };
         Self::patch(tx, viewer, &Expected::Any, &patch).await
     }
+}
 
-    /// The entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"n-{}\"", self.version)
+impl Versioned for Preferences {
+    const TAG: &str = "n";
+
+    fn version(&self) -> i32 {
+        self.version
     }
 }
 

@@ -24,7 +24,7 @@ pub use self::{
     members::{Member, Membership},
 };
 use crate::{
-    access::{Expected, MemberRole, Viewer, project_role, team_role},
+    access::{Expected, MemberRole, Versioned, Viewer, project_role, team_role},
     db::{Condition, RunQueryDsl as _, Tx, sql_condition},
     error::{Code, Error, Result, one_line},
     events::{self, About, Changes, EventType, NewEvent},
@@ -169,12 +169,15 @@ async fn check_team(tx: &mut Tx, viewer: Viewer, team: TeamId) -> Result<()> {
     }
 }
 
-impl Project {
-    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"p-{}\"", self.version)
-    }
+impl Versioned for Project {
+    const TAG: &str = "p";
 
+    fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Project {
     /// Makes a project of the viewer's own.
     ///
     /// # Errors
@@ -321,11 +324,8 @@ impl Project {
         let role = project_role(tx.conn(), viewer, id).await?.ok_or_else(missing)?;
         let project = project.ok_or_else(missing)?;
         role.allow(needed)?;
-        if expected.allows(project.version) {
-            Ok(project)
-        } else {
-            Err(Error::Stale { etag: project.etag() })
-        }
+        expected.check(&project)?;
+        Ok(project)
     }
 
     /// The project in the transaction that changed it, by which the viewer may have lost it.

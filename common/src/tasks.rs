@@ -39,7 +39,7 @@ pub(crate) use self::{
     place::{check_project, recount},
 };
 use crate::{
-    access::Viewer,
+    access::{Versioned, Viewer},
     db::{Condition, RunQueryDsl as _, pg_enum, sql_condition, sql_expression},
     error::{Error, Result},
     ids::{ProjectId, TaskId, UserId},
@@ -316,12 +316,15 @@ pub(crate) fn visible_to(viewer: Viewer) -> Condition<'static, impl Sized + 'sta
     )
 }
 
-impl Task {
-    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"t-{}\"", self.version)
-    }
+impl Versioned for Task {
+    const TAG: &str = "t";
 
+    fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Task {
     /// The task, if `viewer` may see it. What lies in the trash is found too: it can be restored.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    access::{Expected, MemberRole, Viewer, refuse_stranger, team_role},
+    access::{Expected, MemberRole, Versioned, Viewer, refuse_stranger, team_role},
     db::{Condition, RunQueryDsl as _, Tx, sql, sql_condition},
     error::{Code, Error, Result, one_line},
     ids::{TeamId, UserId},
@@ -90,12 +90,15 @@ fn missing() -> Error {
     Error::NotFound("team")
 }
 
-impl Team {
-    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"team-{}\"", self.version)
-    }
+impl Versioned for Team {
+    const TAG: &str = "team";
 
+    fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Team {
     /// Makes a team, whose owner the viewer is.
     ///
     /// # Errors
@@ -197,7 +200,8 @@ impl Team {
         let role = team_role(tx.conn(), viewer, id).await?.ok_or_else(missing)?;
         let team = team.ok_or_else(missing)?;
         role.allow(needed)?;
-        if expected.allows(team.version) { Ok(team) } else { Err(Error::Stale { etag: team.etag() }) }
+        expected.check(&team)?;
+        Ok(team)
     }
 
     /// What every change leaves behind, with a new name if there is one.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::{
-    access::{Expected, Viewer},
+    access::{Expected, Versioned, Viewer},
     clock::Now,
     db::{RunQueryDsl as _, Tx, pg_enum},
     error::{Code, Coded, Error, OnConstraint as _, Result, one_line},
@@ -280,9 +280,7 @@ impl User {
             .await
             .optional()?
             .ok_or(Error::NotFound("account"))?;
-        if !expected.allows(before.version) {
-            return Err(Error::Stale { etag: before.etag() });
-        }
+        expected.check(&before)?;
         let now = tx.clock().now();
         diesel::update(users::table.find(before.id))
             .set((
@@ -304,10 +302,13 @@ impl User {
         Task::follow_clock(tx, &person).await?;
         Ok((after, reminders::replan_person(tx, &person).await?))
     }
+}
 
-    /// The entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"u-{}\"", self.version)
+impl Versioned for User {
+    const TAG: &str = "u";
+
+    fn version(&self) -> i32 {
+        self.version
     }
 }
 

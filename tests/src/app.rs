@@ -103,6 +103,7 @@ impl TestApp {
                 rate_limit_per_minute: 0,
                 admin_allow_cidrs: Vec::new(),
                 cors_origins: Vec::new(),
+                require_if_match: false,
             },
             public: PublicAddress { public_url: "http://localhost:8000".parse().expect("a URL") },
             webhooks: Webhooks { webhook_allow_cidrs: Vec::new(), webhook_ports: Vec::new() },
@@ -154,7 +155,8 @@ impl TestApp {
         let token = session["access_token"].as_str().expect("a token").to_owned();
         let refresh_token = session["refresh_token"].as_str().expect("a token").to_owned();
         let client = client.with_token(&token);
-        client.patch("/me/notifications", json!({"digest_enabled": false})).await.assert(200);
+        let (any, off) = ([("if-match", "*")], json!({"digest_enabled": false}));
+        client.send(Method::PATCH, "/me/notifications", &any, Some(off)).await.assert(200);
         self.people.lock().expect(LOCK).push((client.token.clone(), refresh_token.clone()));
         Person { client, id: user["id"].as_str().expect("an id").to_owned(), refresh_token, email }
     }

@@ -7,6 +7,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use common::{
+    access::Versioned as _,
     audit::{self, Act},
     credentials::{Login, Session, Sessions},
     db::Tx,
@@ -23,6 +24,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    answer::{tagged, unless_known},
     auth::{Auth, fits, hashed},
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json},
@@ -50,11 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 )]
 async fn me(State(app): State<AppState>, auth: Auth, if_none_match: IfNoneMatch) -> Result<Response> {
     let user = User::find(&mut *app.db.conn().await?, auth.viewer).await?;
-    let etag = [(header::ETAG, user.etag())];
-    if if_none_match.matches(&user.etag()) {
-        return Ok((StatusCode::NOT_MODIFIED, etag).into_response());
-    }
-    Ok((etag, axum::Json(user)).into_response())
+    Ok(unless_known(&if_none_match, user))
 }
 
 /// The account after a change.
@@ -85,7 +83,7 @@ async fn update_me(
     Json(patch): Json<UserPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let patched = User::patch(&mut tx, auth.viewer, &if_match.expected("u"), &patch).await;
+    let patched = User::patch(&mut tx, auth.viewer, &if_match.expected(User::TAG), &patch).await;
     let (user, moved_reminders) = tx.finish(patched).await?;
     Ok(([(header::ETAG, user.etag())], axum::Json(ChangedUser { user, moved_reminders })).into_response())
 }
@@ -131,8 +129,7 @@ async fn restore(State(app): State<AppState>, auth: Auth) -> Result<Response> {
         User::find(tx.conn(), auth.viewer).await
     };
     let kept = kept.await;
-    let user = tx.finish(kept).await?;
-    Ok(([(header::ETAG, user.etag())], axum::Json(user)).into_response())
+    Ok(tagged(tx.finish(kept).await?))
 }
 
 /// Another password, and the present one.

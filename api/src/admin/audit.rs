@@ -44,8 +44,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// List the audit trail
 ///
-/// Who did what, and when, the newest first. With `Accept: text/csv` all rows that the filters leave, as they are read
-/// and without pages. `tasktracker-api audit verify` says whether all of it is as it was written.
+/// Who did what, and when, the newest first. Of tasks, projects and comments it says which fields changed and whose they
+/// became, and nothing that people wrote: `GET /tasks/{id}/activity` tells that to those who see the task. With
+/// `Accept: text/csv` all rows that the filters leave, as they are read and without pages. `tasktracker-api audit verify`
+/// says whether all of it is as it was written.
 #[utoipa::path(
     get, path = "/admin/audit", tag = "operations", operation_id = "list_audit", params(AuditFilter),
     responses(

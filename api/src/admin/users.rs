@@ -1,11 +1,8 @@
 //! `/admin/users`: accounts, from outside.
 
-use axum::{
-    extract::State,
-    http::header,
-    response::{IntoResponse as _, Response},
-};
+use axum::{extract::State, response::Response};
 use common::{
+    access::Versioned as _,
     audit::{self, Act},
     ids::UserId,
     page::Page,
@@ -15,7 +12,7 @@ use serde_json::json;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::Paged,
+    answer::{Paged, tagged},
     auth::Admin,
     error::{Problem, Result},
     extract::{IfMatch, Json, Path, Query},
@@ -50,7 +47,7 @@ async fn list(
     ),
 )]
 async fn get(State(app): State<AppState>, _: Admin, Path(id): Path<UserId>) -> Result<Response> {
-    Ok(answer(Account::find(&mut *app.db.conn().await?, id).await?))
+    Ok(tagged(Account::find(&mut *app.db.conn().await?, id).await?))
 }
 
 /// Change an account
@@ -74,15 +71,12 @@ async fn update(
     Json(patch): Json<AccountPatch>,
 ) -> Result<Response> {
     let mut tx = app.db.begin().await?;
-    let changed = Account::change(&mut tx, id, &if_match.expected("u"), &patch, &admin.address).await;
+    let changed =
+        Account::change(&mut tx, id, &if_match.expected(Account::TAG), &patch, &admin.address).await;
     let act = Act::new(admin.user_id, "user.updated", "user", id.uuid());
     let act = act.details(json!({"role": patch.role, "is_active": patch.is_active}));
     let changed = audit::after(&mut tx, changed, |_| act).await;
     let (account, ended) = tx.finish(changed).await?;
     app.tokens.end(&ended);
-    Ok(answer(account))
-}
-
-fn answer(account: Account) -> Response {
-    ([(header::ETAG, account.etag())], axum::Json(account)).into_response()
+    Ok(tagged(account))
 }

@@ -1,12 +1,12 @@
 //! `/tasks/batch`: many changes in one request.
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse as _, Response},
 };
 use common::{
     error::Error,
-    metrics,
     reminders::Warning,
     tasks::{Batch, Changed, Operation, Task},
 };
@@ -18,7 +18,8 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::Json,
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
+    middleware::TaskOperations,
     state::AppState,
 };
 
@@ -82,19 +83,16 @@ async fn batch(
     idempotency: Idempotency,
     Json(batch): Json<Batch>,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let mut done = Vec::new();
-    let answer = Task::batch(&mut tx, auth.viewer, &batch).await.map(|results| {
-        let results = batch.operations.iter().zip(results).map(|(operation, result)| {
-            done.extend(result.is_ok().then(|| operation.name()));
-            OperationResult::new(operation, result)
-        });
-        axum::Json(BatchAnswer { results: results.collect() }).into_response()
-    });
-    let answer = idempotency.finish(tx, answer).await?;
-    done.into_iter().for_each(metrics::task_operation);
-    Ok(answer)
+    idempotency
+        .once(&app.db, async |tx| {
+            let done = batch.operations.iter().zip(Task::batch(tx, auth.viewer, &batch).await?);
+            let (names, results): (Vec<_>, Vec<_>) = done
+                .map(|(operation, result)| {
+                    (result.is_ok().then(|| operation.name()), OperationResult::new(operation, result))
+                })
+                .unzip();
+            let names = TaskOperations(names.into_iter().flatten().collect());
+            Ok((Extension(names), axum::Json(BatchAnswer { results })).into_response())
+        })
+        .await
 }

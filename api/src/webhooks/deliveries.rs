@@ -6,7 +6,6 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use common::{
-    db::Tx,
     error::Error,
     ids::{DeliveryId, EndpointId},
     page::Page,
@@ -22,7 +21,7 @@ use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{Path, Query},
-    idempotency::{Begin, Idempotency},
+    idempotency::Idempotency,
     state::AppState,
 };
 
@@ -98,12 +97,9 @@ async fn redeliver(
     Path((id, did)): Path<(EndpointId, DeliveryId)>,
     idempotency: Idempotency,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let made = webhooks::redeliver(&mut tx, auth.viewer, id, did).await;
-    idempotency.finish(tx, made.map(|delivery| accepted(&delivery))).await
+    idempotency
+        .once(&app.db, async |tx| Ok(accepted(&webhooks::redeliver(tx, auth.viewer, id, did).await?)))
+        .await
 }
 
 /// Deliver a range once more
@@ -122,13 +118,12 @@ async fn redeliver_range(
     Query(range): Query<Range>,
     idempotency: Idempotency,
 ) -> Result<Response> {
-    let mut tx = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let repeated = webhooks::redeliver_range(&mut tx, auth.viewer, id, &range).await;
-    let answer = repeated.map(|repeated| (StatusCode::ACCEPTED, axum::Json(repeated)).into_response());
-    idempotency.finish(tx, answer).await
+    idempotency
+        .once(&app.db, async |tx| {
+            let repeated = webhooks::redeliver_range(tx, auth.viewer, id, &range).await?;
+            Ok((StatusCode::ACCEPTED, axum::Json(repeated)).into_response())
+        })
+        .await
 }
 
 /// How long to wait for a test.
@@ -178,14 +173,16 @@ async fn test(
     Query(Waiting { wait }): Query<Waiting>,
     idempotency: Idempotency,
 ) -> Result<Response> {
-    let mut tx: Box<Tx> = match idempotency.begin(&app.db).await? {
-        Begin::Fresh(tx) => tx,
-        Begin::Replay(answer) => return Ok(answer),
-    };
-    let sent = webhooks::ping(&mut tx, auth.viewer, id).await;
-    let delivery = sent.as_ref().ok().map(|delivery| delivery.id);
-    let answer = idempotency.finish(tx, sent.map(|delivery| accepted(&delivery))).await?;
-    let Some(delivery) = delivery else { return Ok(answer) };
+    let mut sent = None;
+    let answer = idempotency
+        .once(&app.db, async |tx| {
+            let delivery = webhooks::ping(tx, auth.viewer, id).await?;
+            sent = Some(delivery.id);
+            Ok(accepted(&delivery))
+        })
+        .await?;
+    // A refusal, or the answer to an earlier request.
+    let Some(delivery) = sent else { return Ok(answer) };
     let tried = tokio::time::timeout(Duration::from_secs(wait.unwrap_or(20).into()), async {
         loop {
             // No connection is held while nothing is asked.

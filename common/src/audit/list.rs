@@ -3,11 +3,13 @@ use diesel::{ExpressionMethods as _, HasQuery, QueryDsl as _, pg::Pg};
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     db::RunQueryDsl as _,
     error::Result,
+    events::EventType,
     ids::{AuditEventId, TaskId, UserId},
     page::{Cursors, Page, Paging},
     schema::audit_events,
@@ -47,7 +49,7 @@ pub struct AuditEvent {
     pub request_id: Option<String>,
     /// What changed: for each field its old and its new value, or null where values are not told.
     #[schema(value_type = Option<Object>, example = json!({"title": ["Ship it", "Ship it today"]}))]
-    pub details: Option<serde_json::Value>,
+    pub details: Option<Value>,
 }
 
 /// Which acts to list.
@@ -83,7 +85,7 @@ pub struct AuditFilter {
 }
 
 impl AuditEvent {
-    /// The newest first.
+    /// For administrators: without what people wrote. The newest first.
     ///
     /// # Errors
     /// [`Error::Malformed`](crate::error::Error::Malformed) if the cursor is not one of this list.
@@ -92,18 +94,51 @@ impl AuditEvent {
         filter: &AuditFilter,
         cursor_keys: &[Key],
     ) -> Result<Page<Self>> {
-        let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
-        let cursors = Cursors::new(cursor_keys, "audit", filter)?;
-        let before = filter.cursor.as_deref().map(|cursor| cursors.read::<i64>(cursor)).transpose()?;
-        let rows = Self::before(conn, filter, before, i64::from(limit) + 1).await?;
-        Page::of(rows, limit, &cursors, |row: &Self| row.seq)
+        let mut page = Self::page(conn, filter, cursor_keys).await?;
+        page.data.iter_mut().for_each(Self::hide_contents);
+        Ok(page)
     }
 
-    /// Up to `limit` rows with a lower `seq` than `before`, the newest first.
+    /// For administrators, as [`AuditEvent::list`]: up to `limit` rows with a lower `seq` than `before`.
     ///
     /// # Errors
     /// If the database is away.
     pub async fn before(
+        conn: &mut AsyncPgConnection,
+        filter: &AuditFilter,
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<Self>> {
+        let mut rows = Self::rows(conn, filter, before, limit).await?;
+        rows.iter_mut().for_each(Self::hide_contents);
+        Ok(rows)
+    }
+
+    /// What events tell is its people's own: there, who operates the installation learns which fields changed, and of the
+    /// values only whose it is and where.
+    fn hide_contents(&mut self) {
+        if !EventType::ALL.iter().any(|kind| kind.as_str() == self.event_type) {
+            return;
+        }
+        let fields = self.details.as_mut().and_then(Value::as_object_mut).into_iter().flatten();
+        for (_, values) in fields.filter(|(name, _)| !name.ends_with("_id")) {
+            *values = Value::Null;
+        }
+    }
+
+    async fn page(
+        conn: &mut AsyncPgConnection,
+        filter: &AuditFilter,
+        cursor_keys: &[Key],
+    ) -> Result<Page<Self>> {
+        let limit = filter.limit.unwrap_or(DEFAULT_LIMIT);
+        let cursors = Cursors::new(cursor_keys, "audit", filter)?;
+        let before = filter.cursor.as_deref().map(|cursor| cursors.read::<i64>(cursor)).transpose()?;
+        let rows = Self::rows(conn, filter, before, i64::from(limit) + 1).await?;
+        Page::of(rows, limit, &cursors, |row: &Self| row.seq)
+    }
+
+    async fn rows(
         conn: &mut AsyncPgConnection,
         filter: &AuditFilter,
         before: Option<i64>,
@@ -137,8 +172,8 @@ impl AuditEvent {
         Ok(query.order(audit_events::seq.desc()).limit(limit).load(conn).await?)
     }
 
-    /// What happened to a task and to what belongs to it, the newest first. Whether the caller may see the task is the
-    /// caller's question.
+    /// What happened to a task and to what belongs to it, for those who see it, which is the caller's question. The newest
+    /// first.
     ///
     /// # Errors
     /// [`Error::Malformed`](crate::error::Error::Malformed) if the cursor is not one of this list.
@@ -154,6 +189,6 @@ impl AuditEvent {
             limit: paging.limit,
             ..AuditFilter::default()
         };
-        Self::list(conn, &filter, cursor_keys).await
+        Self::page(conn, &filter, cursor_keys).await
     }
 }

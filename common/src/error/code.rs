@@ -157,6 +157,8 @@ codes! {
         "The operator allows this from certain networks only (`ADMIN_ALLOW_CIDRS`).";
     BatchUndone = "batch_undone", 409, "One of the operations failed, so none was done",
         "`errors` names the operation and says why it failed. Mend it and send the batch again, or send it with `atomic: false` to do those that can be done.";
+    PreconditionRequired = "precondition_required", 428, "Say which version the change is meant for",
+        "Send `If-Match` with the `ETag` of the version that you have seen, or `*` for any: the operator wants changes to say so (`REQUIRE_IF_MATCH`).";
 }
 
 impl Code {

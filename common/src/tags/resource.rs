@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{Scope, key, normalise};
 use crate::{
-    access::{Expected, MemberRole, Viewer, project_role},
+    access::{Expected, MemberRole, Versioned, Viewer, project_role},
     db::{Condition, RunQueryDsl as _, Tx, sql, sql_condition},
     error::{Code, Error, FieldError, OnConstraint as _, Result},
     ids::{ProjectId, TagId, TaskId},
@@ -132,12 +132,15 @@ fn checked(name: &str) -> Result<String> {
     names.into_iter().next().ok_or_else(missing)
 }
 
-impl Tag {
-    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"tag-{}\"", self.version)
-    }
+impl Versioned for Tag {
+    const TAG: &str = "tag";
 
+    fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Tag {
     /// Makes a tag before it is used.
     ///
     /// # Errors
@@ -292,11 +295,8 @@ impl Tag {
         let tag: Option<Self> =
             Self::query().filter(tags::id.eq(id)).for_update().first(tx.conn()).await.optional()?;
         let tag = tag.ok_or_else(missing)?;
-        if expected.allows(tag.version) {
-            Ok((tag, rows.into_iter().map(|row| row.id).collect()))
-        } else {
-            Err(Error::Stale { etag: tag.etag() })
-        }
+        expected.check(&tag)?;
+        Ok((tag, rows.into_iter().map(|row| row.id).collect()))
     }
 
     fn scope(&self, viewer: Viewer) -> Scope {

@@ -81,6 +81,10 @@ impl Task {
             Some(wish) => Some(tree::position(tx, person, place, parent, id, wish).await?),
             None => None,
         };
+        // Before the row is changed, which is then read with them.
+        if let Some(names) = &tag_names {
+            tags::set(tx, Scope::of(before.owner_id, project), id, names).await?;
+        }
         let status = patch.status.filter(|status| *status != before.status);
         let update = diesel::update(tasks::table.find(id))
             .set((
@@ -99,11 +103,8 @@ impl Task {
         if moves {
             tree::follow(tx, viewer, person.now, id, place).await?;
         }
-        if let Some(names) = &tag_names {
-            tags::set(tx, Scope::of(before.owner_id, project), id, names).await?;
-        }
         // Whatever else a patch changes, no reminder hangs on it, and the row is read as it is now.
-        let after = match due.is_some() || status.is_some() || moves || tag_names.is_some() {
+        let after = match due.is_some() || status.is_some() || moves {
             true => settle(tx, viewer, id, person).await?,
             false => Changed { task: after.seen_by(viewer), warnings: Vec::new() },
         };
@@ -299,11 +300,8 @@ impl Task {
     /// The task, if the viewer may do with it what `needed` says, and it is a version that they expect.
     async fn allowed(self, tx: &mut Tx, viewer: Viewer, expected: &Expected, needed: Right) -> Result<Self> {
         self.right(tx, viewer).await?.allow(needed)?;
-        if expected.allows(self.version) {
-            Ok(self.seen_by(viewer))
-        } else {
-            Err(Error::Stale { etag: self.etag() })
-        }
+        expected.check(&self)?;
+        Ok(self.seen_by(viewer))
     }
 
     /// What a viewer who sees it may do with it.

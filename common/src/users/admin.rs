@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{User, UserRole, is_address};
 use crate::{
-    access::Expected,
+    access::{Expected, Versioned},
     credentials::{Session, Sessions},
     db::{RunQueryDsl as _, Tx, sql, sql_expression},
     error::{Code, Error, Result},
@@ -158,9 +158,7 @@ impl Account {
             .await
             .optional()?
             .ok_or(Error::NotFound("account"))?;
-        if !expected.allows(before.version) {
-            return Err(Error::Stale { etag: before.etag() });
-        }
+        expected.check(&before)?;
         let role = patch.role.unwrap_or(before.role);
         let is_active = patch.is_active.unwrap_or(before.is_active);
         if admins == [id] && !(role == UserRole::Admin && is_active) {
@@ -185,10 +183,13 @@ impl Account {
         tracing::info!(user.id = %id, by, %role, is_active, "account changed by an administrator");
         Ok((Self::find(tx.conn(), id).await?, ended))
     }
+}
 
-    /// The entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"u-{}\"", self.version)
+impl Versioned for Account {
+    const TAG: &str = "u";
+
+    fn version(&self) -> i32 {
+        self.version
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    access::{Expected, Viewer, project_role},
+    access::{Expected, Versioned, Viewer, project_role},
     db::{Condition, RunQueryDsl as _, Tx, pg_enum, sql, sql_condition},
     error::{Code, Coded, Error, Result, one_line},
     events::EventType,
@@ -206,12 +206,15 @@ fn missing() -> Error {
     Error::NotFound("webhook")
 }
 
-impl Endpoint {
-    /// Its entity tag: a strong one, made of the version (RFC 9110 §8.8.3).
-    pub fn etag(&self) -> String {
-        format!("\"w-{}\"", self.version)
-    }
+impl Versioned for Endpoint {
+    const TAG: &str = "w";
 
+    fn version(&self) -> i32 {
+        self.version
+    }
+}
+
+impl Endpoint {
     /// Makes an endpoint of the viewer's own, and answers it with its secret, which nobody can read again.
     ///
     /// # Errors
@@ -283,11 +286,8 @@ impl Endpoint {
         let found = Self::query().filter(endpoints::id.eq(id)).filter(owned_by(viewer));
         let endpoint: Self =
             found.for_no_key_update().first(tx.conn()).await.optional()?.ok_or_else(missing)?;
-        if expected.allows(endpoint.version) {
-            Ok(endpoint)
-        } else {
-            Err(Error::Stale { etag: endpoint.etag() })
-        }
+        expected.check(&endpoint)?;
+        Ok(endpoint)
     }
 
     /// Refuses unless deliveries are sent.

@@ -130,6 +130,43 @@ async fn administrators_are_let_in_from_the_networks_that_are_named() {
 }
 
 #[tokio::test]
+async fn an_operator_may_want_changes_to_say_which_version_they_mean() {
+    let app = TestApp::start_http(|http| http.require_if_match = true).await;
+    let root = app.user("root").await;
+    app.make_admin(&root).await;
+    let document: Value = serde_json::from_str(&api::openapi::json().unwrap()).unwrap();
+    let mut tried = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let place = format!("{}{path}", app.url);
+        for (method, operation) in operations.as_object().unwrap() {
+            let mut parameters = operation["parameters"].as_array().into_iter().flatten();
+            if !parameters.any(|parameter| parameter["name"] == "If-Match") {
+                continue;
+            }
+            let place = place.split('/').map(|part| match part.starts_with('{') {
+                true => uuid::Uuid::now_v7().to_string(),
+                false => part.to_owned(),
+            });
+            let place = place.collect::<Vec<_>>().join("/");
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let ask = async |headers| root.send(method.clone(), &place, headers, Some(json!({}))).await;
+            let any = ask(&[("if-match", "*")]).await;
+            assert_ne!(any.status, 428, "{method} {path} with If-Match");
+            let plain = ask(&[]).await;
+            match method == Method::POST {
+                // An action: it asks for the version if the client does.
+                true => assert_ne!(plain.status, 428, "{method} {path}"),
+                false => {
+                    plain.assert_problem(428, "precondition_required");
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(tried >= 16, "{tried} changes take If-Match");
+}
+
+#[tokio::test]
 async fn a_refusal_is_repeated_for_its_idempotency_key() {
     let app = TestApp::start().await;
     let ann = app.user("ann").await;

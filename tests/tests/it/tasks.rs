@@ -79,8 +79,7 @@ async fn what_is_made_is_answered_as_it_is_read_afterwards() {
         let read = ann.get(&path(&made)).await.assert(200).json;
         assert_eq!(made, read, "{body}");
         let reminders = read["reminders"].as_array().unwrap();
-        let fires = ann.fires(&made).await;
-        assert_eq!(fires.len(), reminders.len(), "each has its plan: {body}");
+        assert!(reminders.iter().all(|reminder| !reminder["fire_at"].is_null()), "each has its plan: {body}");
         assert_eq!(
             reminders.len(),
             if body["title"] == "Twice" { 1 } else { body["reminders"].as_array().map_or(0, Vec::len) }
