@@ -13,7 +13,7 @@ use common::{
     ids::{SessionId, UserId},
     users::User,
 };
-pub(crate) use password::{fits, hashed};
+pub(crate) use password::{Hashing, fits, hashed};
 
 use crate::{
     error::{ApiError, Result},

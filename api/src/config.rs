@@ -78,6 +78,9 @@ pub struct Http {
     /// Requests of one person in any minute, and six times as many of one address; 0 switches both limits off
     #[arg(long, env = "RATE_LIMIT_PER_MINUTE", default_value_t = 100, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub rate_limit_per_minute: u32,
+    /// Requests that may wait for a database connection; while so many do, further ones are answered 503 at once
+    #[arg(long, env = "MAX_WAITING_REQUESTS", default_value_t = 128, value_name = "REQUESTS", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub max_waiting_requests: u16,
     /// From where /api/v1/admin may be used, beside the role: addresses or networks, separated by commas; everywhere if
     /// none is named
     #[arg(long, env = "ADMIN_ALLOW_CIDRS", value_name = "CIDRS", value_delimiter = ',', value_parser = network)]
@@ -124,7 +127,7 @@ fn origin(text: &str) -> Result<http::HeaderValue, String> {
 #[command(name = "tasktracker-api migrate", version)]
 pub struct Migrate {
     /// Where the database is, as the role tasktracker_owner: postgres://user:password@host/database
-    #[arg(long, env = "MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "MIGRATE_DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = config::database_url)]
     pub migrate_database_url: SecretString,
     /// Logs.
     #[command(flatten)]

@@ -164,6 +164,7 @@ impl From<&Error> for Problem {
                 let detail = format!("Too many requests. Try again in {} s.", seconds(*retry_after));
                 Self::new(Code::RateLimited, detail, Vec::new())
             }
+            Error::Overloaded => plain(Code::Overloaded),
             Error::Unavailable(_) => plain(Code::Unavailable),
             Error::Internal(_) => plain(Code::Internal),
         }
@@ -175,6 +176,8 @@ impl IntoResponse for ApiError {
         let mut response = Problem::from(&self.0).into_response();
         match self.0 {
             Error::Conflict { code: Code::IdempotencyInProgress, .. } => retry_after(response, 1),
+            // Not logged: there are many of them, and a metric counts them.
+            Error::Overloaded => retry_after(response, 1),
             Error::TooManyRequests { retry_after: pause } => retry_after(response, seconds(pause)),
             Error::Stale { etag } => {
                 if let Ok(etag) = HeaderValue::try_from(etag) {

@@ -106,8 +106,8 @@ impl Report {
                     );
                 }
                 match db::problem(db).await {
-                    None => self.add(Verdict::Good, "schema", "is current"),
-                    Some(problem) => self.add(Verdict::Wrong, "schema", problem),
+                    None => self.add(Verdict::Good, "schema", "is current, and can be written"),
+                    Some(problem) => self.add(Verdict::Wrong, "DATABASE_URL", problem),
                 }
             }
             Err(error) => self.add(Verdict::Wrong, "DATABASE_URL", format!("{error:#}")),
@@ -115,7 +115,9 @@ impl Report {
     }
 
     async fn look_at_redis(&mut self, redis: &Redis) {
-        // The error of the first connection says why; a connection that comes back by itself only says that it is away.
+        if let Some(problem) = redis.problem().await {
+            return self.add(Verdict::Wrong, "REDIS_URL", problem);
+        }
         let info = match redis::cmd("INFO").query_async::<String>(&mut redis.queue()).await {
             Ok(info) => info,
             Err(error) => return self.add(Verdict::Wrong, "REDIS_URL", error.to_string()),

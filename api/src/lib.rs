@@ -24,12 +24,14 @@ mod mail_pages;
 mod meta;
 mod middleware;
 mod notifications;
+mod overload;
 mod problems;
 mod projects;
 mod reminders;
 mod reports;
 mod router;
 mod sessions;
+mod stopping;
 mod tags;
 mod tasks;
 mod teams;
@@ -40,6 +42,7 @@ use std::{net::SocketAddr, time::Duration};
 
 pub use admin::shell::{run as admin, verify as audit};
 use anyhow::Context as _;
+use axum::{middleware::from_fn_with_state, serve::ListenerExt as _};
 use common::{
     config::Database,
     db::{self, Db},
@@ -71,6 +74,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     telemetry::init("api", &config.telemetry)?;
     zone::set_instance(config.installation.default_time_zone);
     let rendered = metrics::install()?;
+    metrics::start_api();
     let stop = shutdown::on_signal()?;
 
     let (outbox, due) = Outbox::new();
@@ -85,8 +89,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     // What outlives the last request: probes, and the jobs that it committed.
     let last = CancellationToken::new();
     let health = Health::default();
-    watch_database(db.clone(), app.clone(), health.clone());
-    let asking = Database { database_pool_size: 1, ..config.database.clone() }.open(Outbox::default())?;
+    tokio::spawn(redis.clone().watch(health.clone()));
+    // A busy pool must not make the process look as if it could not work; two ask through this one.
+    let asking = Database { database_pool_size: 2, ..config.database.clone() }.open(Outbox::default())?;
+    watch_database(asking.clone(), app.clone(), health.clone());
     tokio::spawn(app.availability.clone().watch(asking));
     health.serve(config.internal_bind, rendered, last.clone()).await?;
     health.watch();
@@ -96,19 +102,26 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!(address = %listener.local_addr()?, "serving");
 
-    let draining = CancellationToken::new();
+    let (closing, draining) = (CancellationToken::new(), CancellationToken::new());
     let delay = Duration::from_secs(config.settings.http.shutdown_delay.into());
     tokio::spawn({
-        let (stop, draining) = (stop.clone(), draining.clone());
+        let (stop, closing, draining) = (stop.clone(), closing.clone(), draining.clone());
         async move {
             stop.cancelled().await;
             health.stopping();
             tokio::time::sleep(delay).await;
+            closing.cancel();
+            tokio::time::sleep(stopping::FIRST_REQUEST).await;
             draining.cancel();
         }
     });
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let served = axum::serve(listener, service).with_graceful_shutdown(draining.clone().cancelled_owned());
+    let service = router(app).layer(from_fn_with_state(stop, stopping::end_connection));
+    let service = service.into_make_service_with_connect_info::<SocketAddr>();
+    // An answer is written at once: holding it back for more (Nagle) gains nothing.
+    let door = stopping::Door::new(listener, closing)?.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let served = axum::serve(door, service).with_graceful_shutdown(draining.clone().cancelled_owned());
     tokio::select! {
         result = served => result?,
         () = async { draining.cancelled().await; tokio::time::sleep(DRAIN).await } => {
@@ -154,7 +167,7 @@ fn watch_database(db: Db, app: AppState, health: Health) {
             let problem = tokio::time::timeout(ROUND, round).await;
             let problem = problem.unwrap_or_else(|_| Some(format!("no answer within {} s", ROUND.as_secs())));
             health.dependency("postgres", problem);
-            db.observe();
+            app.db.observe();
             pulse.beat();
         }
     });

@@ -117,7 +117,7 @@ struct Alive {
     responses((status = 200, description = "It works", body = Alive), Problem),
 )]
 async fn health(State(app): State<AppState>) -> Result<axum::Json<Alive>> {
-    match db::problem(&app.db).await {
+    match db::problem(&app.db.patient()).await {
         None => Ok(axum::Json(Alive { status: "ok" })),
         Some(problem) => Err(Error::Unavailable(anyhow::anyhow!(problem)).into()),
     }

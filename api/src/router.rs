@@ -28,7 +28,7 @@ use crate::{
     idempotency::{self, MAX_BODY},
     mail_pages, meta, middleware, notifications,
     openapi::{self, Document, links, refer_to_rows},
-    problems, projects, reminders, reports, sessions,
+    overload, problems, projects, reminders, reports, sessions,
     state::AppState,
     tags, tasks, teams, webhooks,
 };
@@ -85,6 +85,7 @@ pub fn router(app: AppState) -> Router {
                 .layer(from_fn(middleware::observe))
                 .layer(from_fn(middleware::security_headers))
                 .option_layer((!origins.is_empty()).then(|| middleware::cors(origins)))
+                .layer(from_fn_with_state(app.clone(), overload::shed))
                 .layer(
                     CompressionLayer::new()
                         .compress_when(SizeAbove::new(1024).and(NotForContentType::IMAGES)),

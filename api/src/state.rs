@@ -9,10 +9,10 @@ use common::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{availability::Availability, config::Settings, limits::Limits, tokens::Tokens};
+use crate::{auth::Hashing, availability::Availability, config::Settings, limits::Limits, tokens::Tokens};
 
-/// Passwords that are hashed at the same time.
-const HASHES_AT_ONCE: usize = 2;
+/// Requests that may be under way beside those that wait for the database.
+const BESIDE_WAITING: usize = 64;
 
 /// Cheap to clone: each request gets one.
 #[derive(Clone)]
@@ -28,7 +28,9 @@ pub struct Inner {
     pub(crate) availability: Availability,
     pub(crate) cursor_keys: Vec<Key>,
     pub(crate) ip_keys: Vec<Key>,
-    pub(crate) hashing: Arc<Semaphore>,
+    /// Requests that may be under way.
+    pub(crate) under_way: Semaphore,
+    pub(crate) hashing: Hashing,
 }
 
 impl AppState {
@@ -40,15 +42,16 @@ impl AppState {
         let ip_keys = secrets.derive(Purpose::IpHash);
         let first = ip_keys.first().cloned().ok_or_else(|| anyhow::anyhow!("SECRET_KEYS holds no key"))?;
         Ok(Self(Arc::new(Inner {
-            db,
+            db: db.with_queue(settings.http.max_waiting_requests.into()),
             secrets: secrets.clone(),
             tokens: Tokens::new(secrets.derive(Purpose::Jwt)),
             limits: Limits::new(redis, first, settings.http.rate_limit_per_minute),
             availability: Availability::default(),
+            under_way: Semaphore::new(usize::from(settings.http.max_waiting_requests) + BESIDE_WAITING),
             settings,
             cursor_keys: secrets.derive(Purpose::Cursor),
             ip_keys,
-            hashing: Arc::new(Semaphore::new(HASHES_AT_ONCE)),
+            hashing: Hashing::start(),
         })))
     }
 }

@@ -25,7 +25,7 @@ use crate::{
 #[command(next_help_heading = "PostgreSQL")]
 pub struct Database {
     /// Where the database is, as the role tasktracker_app: postgres://user:password@host/database
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = database_url)]
     pub database_url: SecretString,
     /// Connections of this process at most
     #[arg(long, env = "DATABASE_POOL_SIZE", default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=200))]
@@ -55,7 +55,7 @@ impl Database {
 #[command(next_help_heading = "Redis")]
 pub struct RedisServer {
     /// Where Redis is: redis://…, rediss://… (TLS) or unix:///path
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", value_parser = redis_url)]
     pub redis_url: SecretString,
     /// The certificates, in PEM form, of the authority that vouches for Redis, if it is not a public one
     #[arg(long, env = "REDIS_CA_FILE", value_name = "FILE")]
@@ -78,6 +78,26 @@ impl RedisServer {
         Redis::trusting(self.redis_url.expose_secret(), &self.redis_prefix, authority)
             .context("REDIS_URL or REDIS_CA_FILE cannot be used")
     }
+}
+
+/// The URL of a database.
+///
+/// # Errors
+/// If it cannot be read. Why is not said: it might be a piece of the password.
+pub fn database_url(text: &str) -> Result<SecretString, String> {
+    if Db::can_read(text) {
+        return Ok(text.into());
+    }
+    Err("not postgres://user:password@host/database; what is special in user and password is percent-encoded, as %40 for @"
+        .to_owned())
+}
+
+fn redis_url(text: &str) -> Result<SecretString, String> {
+    if Redis::can_read(text) {
+        return Ok(text.into());
+    }
+    Err("not redis://user:password@host, rediss://… or unix:///path; what is special in user and password is percent-encoded"
+        .to_owned())
 }
 
 fn redis_prefix(text: &str) -> Result<String, String> {

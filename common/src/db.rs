@@ -2,9 +2,11 @@
 //! hand, [`Prepared`] for those of the query builder that are not prepared by themselves, [`pg_enum!`] for enum types). No noun's
 //! query belongs here.
 
+pub(crate) mod advice;
 mod migrations;
 mod pool;
 mod statement;
+mod timer;
 mod tx;
 
 pub use diesel_async::{AsyncPgConnection, RunQueryDsl};

@@ -6,9 +6,15 @@ mod code;
 use std::time::Duration;
 
 pub use code::Code;
-use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use diesel::{
+    ConnectionError,
+    result::{DatabaseErrorKind, Error as DieselError},
+};
+use diesel_async::pooled_connection::{PoolError, deadpool};
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::db::advice;
 
 /// The result of anything that touches the database.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -59,6 +65,9 @@ pub enum Error {
         /// When to come back.
         retry_after: Duration,
     },
+    /// More callers wait for the same than may; soon the same call will do.
+    #[error("too many are waiting")]
+    Overloaded,
     /// Something that we depend on is away; the same call will do when it is back.
     #[error("unavailable: {0:#}")]
     Unavailable(anyhow::Error),
@@ -119,7 +128,7 @@ impl Error {
 
     /// Whether it is no fault of the request: the same one may do when it is sent again.
     pub fn is_fault(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Internal(_))
+        matches!(self, Self::Overloaded | Self::Unavailable(_) | Self::Internal(_))
     }
 
     /// A clash, with what to do about it.
@@ -142,7 +151,15 @@ impl From<DieselError> for Error {
             DieselError::BrokenTransactionManager => true,
             _ => false,
         };
-        if away { Self::Unavailable(error.into()) } else { Self::Internal(error.into()) }
+        if !away {
+            return Self::Internal(error.into());
+        }
+        let to_do = advice::of_statement(&error);
+        let error = anyhow::Error::from(error);
+        Self::Unavailable(match to_do {
+            Some(to_do) => error.context(to_do),
+            None => error,
+        })
     }
 }
 
@@ -150,7 +167,7 @@ impl From<DieselError> for Error {
 /// timeout), 53 (resources), 40P01 (deadlock) and 25P03, as PostgreSQL words them in English; under another
 /// `lc_messages` they count as defects: still answered and retried, only with 500 instead of 503.
 fn says_away(message: &str) -> bool {
-    [
+    let starts = [
         "terminating connection",
         "canceling statement due to",
         "the database system is",
@@ -159,14 +176,23 @@ fn says_away(message: &str) -> bool {
         "deadlock detected",
         "connection closed",
         "cannot execute",
-    ]
-    .iter()
-    .any(|start| message.starts_with(start))
+        "out of memory",
+        "out of shared memory",
+    ];
+    starts.iter().any(|start| message.starts_with(start)) || advice::is_disk_full(message)
 }
 
-impl From<diesel_async::pooled_connection::deadpool::PoolError> for Error {
-    fn from(error: diesel_async::pooled_connection::deadpool::PoolError) -> Self {
-        Self::Unavailable(anyhow::Error::new(error).context("no database connection"))
+impl From<deadpool::PoolError> for Error {
+    fn from(error: deadpool::PoolError) -> Self {
+        Self::Unavailable(match error {
+            // It says itself where to there is none, and why.
+            deadpool::PoolError::Backend(PoolError::ConnectionError(ConnectionError::BadConnection(
+                text,
+            ))) => {
+                anyhow::anyhow!(text)
+            }
+            error => anyhow::Error::new(error).context("no database connection"),
+        })
     }
 }
 

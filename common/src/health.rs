@@ -3,7 +3,8 @@
 //!
 //! A *pulse* is a loop of ours that has to keep turning: if it stops, the process is not ready within 15 seconds, and
 //! within 60 the watchdog ends it, because only a restart can help (design §4.8). A *dependency* is something outside: while
-//! it is away the process is not ready, but lives on (design §4.9).
+//! it is away the process is not ready, but lives on (design §4.9). A *remark* is about something that the process works without,
+//! less well: it is said, and the process stays ready.
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,7 @@ struct Inner {
     stopping: AtomicBool,
     pulses: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     dependencies: Mutex<BTreeMap<String, Option<String>>>,
+    remarks: Mutex<BTreeMap<String, Option<String>>>,
 }
 
 /// A loop's sign of life.
@@ -66,6 +68,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Keeps what is known of something outside, and logs when it changes.
+fn note(known: &Mutex<BTreeMap<String, Option<String>>>, name: &str, problem: Option<String>) {
+    let before = lock(known).insert(name.to_owned(), problem.clone());
+    match (before.flatten(), problem) {
+        (None, Some(problem)) => tracing::warn!(dependency = name, problem, "a dependency is away"),
+        (Some(_), None) => tracing::info!(dependency = name, "a dependency is back"),
+        _ => {}
+    }
+}
+
+/// What is wrong with each of them, as `name: problem`.
+fn said(known: &Mutex<BTreeMap<String, Option<String>>>) -> Vec<String> {
+    let known = lock(known);
+    let wrong = known.iter().filter_map(|(name, problem)| Some(format!("{name}: {}", problem.as_ref()?)));
+    wrong.collect()
+}
+
 impl Default for Health {
     fn default() -> Self {
         Self(Arc::new(Inner {
@@ -73,6 +92,7 @@ impl Default for Health {
             stopping: AtomicBool::new(false),
             pulses: Mutex::default(),
             dependencies: Mutex::default(),
+            remarks: Mutex::default(),
         }))
     }
 }
@@ -93,12 +113,12 @@ impl Health {
 
     /// Says that a dependency is there, or why it is not.
     pub fn dependency(&self, name: &str, problem: Option<String>) {
-        let before = lock(&self.0.dependencies).insert(name.to_owned(), problem.clone());
-        match (before.flatten(), problem) {
-            (None, Some(problem)) => tracing::warn!(dependency = name, problem, "a dependency is away"),
-            (Some(_), None) => tracing::info!(dependency = name, "a dependency is back"),
-            _ => {}
-        }
+        note(&self.0.dependencies, name, problem);
+    }
+
+    /// Says that something is there which the process can do without, or why it is not.
+    pub fn remark(&self, name: &str, problem: Option<String>) {
+        note(&self.0.remarks, name, problem);
     }
 
     /// From now on the process is not ready: it is about to stop.
@@ -115,11 +135,7 @@ impl Health {
         for (name, age) in self.stale(NOT_READY_AFTER) {
             problems.push(format!("{name}: no round for {} s", age.as_secs()));
         }
-        for (name, problem) in &*lock(&self.0.dependencies) {
-            if let Some(problem) = problem {
-                problems.push(format!("{name}: {problem}"));
-            }
-        }
+        problems.extend(said(&self.0.dependencies));
         problems
     }
 
@@ -215,11 +231,14 @@ impl Health {
                     let problems = health.problems();
                     let status =
                         if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-                    let text = match (problems.is_empty(), query.as_deref()) {
+                    let mut text = match (problems.is_empty(), query.as_deref()) {
                         (true, _) => "ok\n".to_owned(),
                         (false, Some("verbose")) => problems.join("\n") + "\n",
                         (false, _) => "not ready\n".to_owned(),
                     };
+                    if query.as_deref() == Some("verbose") {
+                        text.extend(said(&health.0.remarks).into_iter().map(|remark| remark + "\n"));
+                    }
                     (status, text).into_response()
                 }),
             )
@@ -261,6 +280,8 @@ mod tests {
         health.dependency("postgres", Some("connection refused".into()));
         assert_eq!(health.problems(), ["postgres: connection refused"]);
         health.dependency("postgres", None);
+        health.remark("redis", Some("connection refused".into()));
+        assert_eq!(health.problems(), [""; 0], "it can do without");
         health.stopping();
         assert_eq!(health.problems(), ["stopping"]);
     }

@@ -28,6 +28,10 @@ const FAST: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 const SLOW: &[f64] =
     &[0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 
+/// From a tenth of a millisecond to ten seconds: a statement.
+const FASTEST: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// All metrics: name, kind, help.
 pub const METRICS: &[(&str, Kind, &str)] = &[
     ("http_requests_total", Counter, "Requests by method, route template and status"),
@@ -82,6 +86,12 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Age of the oldest webhook delivery that was not tried yet",
     ),
     ("tasktracker_task_operations_total", Counter, "Changes of tasks by operation"),
+    ("tasktracker_users_active", Gauge, "People who were there within a day or a week"),
+    (
+        "tasktracker_task_completion_seconds",
+        Gauge,
+        "Time from making a task to finishing it, of those finished within a day: quantiles",
+    ),
     ("tasktracker_auth_events_total", Counter, "Registrations, logins, refreshes and logouts by result"),
     ("tasktracker_rate_limited_total", Counter, "Requests refused by a limiter, by bucket"),
     (
@@ -90,9 +100,19 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         "Decisions of the local limiter because Redis was away",
     ),
     (
+        "tasktracker_requests_shed_total",
+        Counter,
+        "Requests refused because too many were waiting already, by what they wait for",
+    ),
+    (
         "tasktracker_db_pool_connections",
         Gauge,
         "Pooled connections in use and idle, and who is waiting for one",
+    ),
+    (
+        "tasktracker_db_query_duration_seconds",
+        Histogram(FASTEST),
+        "Time from sending a statement to the first of its answer, commits among them",
     ),
     (
         "tasktracker_tx_dropped_total",
@@ -123,7 +143,10 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
     ),
 ];
 
-/// Installs the recorder; each process calls it once. The handle renders the page.
+/// How often what was recorded is summed up, also if nobody asks: until then each single value is kept.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Installs the recorder; each process calls it once, in its runtime. The handle renders the page.
 ///
 /// # Errors
 /// If a recorder is installed already.
@@ -143,6 +166,13 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         }
     }
     metrics_process::Collector::default().describe();
+    let kept = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            kept.run_upkeep();
+        }
+    });
     Ok(handle)
 }
 
@@ -314,11 +344,29 @@ pub fn rate_limiter_fell_back() {
     counter!("tasktracker_rate_limiter_fallback_total").increment(1);
 }
 
+/// A request was refused because as many as may were waiting already: for a connection of the `database`, until
+/// `passwords` are hashed, or for an `answer` whatever it waits for.
+pub fn request_shed(waiting_for: &'static str) {
+    counter!("tasktracker_requests_shed_total", "waiting_for" => waiting_for).increment(1);
+}
+
+/// Puts an API's counters at 0, as [`start_worker`] does.
+pub fn start_api() {
+    for waiting_for in ["answer", "database", "passwords"] {
+        counter!("tasktracker_requests_shed_total", "waiting_for" => waiting_for).absolute(0);
+    }
+}
+
 /// The pool's connections, and who waits for one.
 pub fn db_pool(in_use: usize, idle: usize, waiting: usize) {
     gauge!("tasktracker_db_pool_connections", "state" => "waiting").set(waiting as f64);
     gauge!("tasktracker_db_pool_connections", "state" => "in_use").set(in_use as f64);
     gauge!("tasktracker_db_pool_connections", "state" => "idle").set(idle as f64);
+}
+
+/// Where the time of a statement goes. A connection keeps it: to look it up takes longer than to record.
+pub fn db_query_duration() -> metrics::Histogram {
+    histogram!("tasktracker_db_query_duration_seconds")
 }
 
 /// A transaction was dropped without a commit.
@@ -348,6 +396,17 @@ pub fn postgres(size: f64, connections: f64, limit: f64) {
     gauge!("tasktracker_pg_database_size_bytes").set(size);
     gauge!("tasktracker_pg_connections").set(connections);
     gauge!("tasktracker_pg_connections_limit").set(limit);
+}
+
+/// How many people were there within a `day` or a `week`.
+pub fn users_active(within: &'static str, count: f64) {
+    gauge!("tasktracker_users_active", "within" => within).set(count);
+}
+
+/// How long tasks took that were finished within a day, in seconds; 0 if there are none.
+pub fn task_completion(median: f64, p90: f64) {
+    gauge!("tasktracker_task_completion_seconds", "quantile" => "0.5").set(median);
+    gauge!("tasktracker_task_completion_seconds", "quantile" => "0.9").set(p90);
 }
 
 /// A zone name from the database was unknown.

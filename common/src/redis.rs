@@ -19,12 +19,16 @@ use redis::{
     io::tcp::TcpSettings,
 };
 
+use crate::health::Health;
+
 /// How long the queue waits for an answer. A script takes microseconds; more than this is a stall.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What Redis may add to a request before the request goes on without it (goals R13).
 const REQUEST_BUDGET: Duration = Duration::from_millis(15);
 /// How long requests leave Redis alone after it failed one of them.
 const BREAKER: Duration = Duration::from_secs(1);
+/// How often a process looks whether Redis can be used.
+const WATCH: Duration = Duration::from_secs(2);
 /// A peer that acknowledges nothing for so long is gone, and the connection is opened anew.
 const DEAD_PEER: Duration = Duration::from_secs(5);
 
@@ -81,6 +85,11 @@ impl Redis {
         Ok(redis)
     }
 
+    /// Whether this is a URL of a Redis.
+    pub fn can_read(url: &str) -> bool {
+        url.into_connection_info().is_ok()
+    }
+
     /// `{prefix}:{rest}`, the form of every key.
     #[must_use]
     pub fn key(&self, rest: impl fmt::Display) -> String {
@@ -108,7 +117,31 @@ impl Redis {
         within(Duration::from_secs(1), self.client.get_async_pubsub()).await
     }
 
-    /// Whether Redis answers within a second: the gauge `redis_up` and the readiness page.
+    /// Why Redis cannot be used, where it should be and what to do about it; `None` if it answers within a second.
+    pub async fn problem(&self) -> Option<String> {
+        if self.is_up().await {
+            return None;
+        }
+        // A connection that comes back by itself says no more than that it is away. A new one says why.
+        let asked = async {
+            let mut fresh = self.client.get_multiplexed_async_connection().await?;
+            redis::cmd("PING").query_async::<()>(&mut fresh).await
+        };
+        within(Duration::from_secs(1), asked).await.err().map(|error| trouble(&self.client, &error))
+    }
+
+    /// Says as long as the process lives when Redis cannot be used, and why: in the log and on the readiness page. It is no reason
+    /// not to be ready, for requests go on and jobs wait in PostgreSQL.
+    pub async fn watch(self, health: Health) {
+        let mut every = tokio::time::interval(WATCH);
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            health.remark("redis", self.problem().await);
+        }
+    }
+
+    /// Whether Redis answers within a second: the gauge `redis_up`.
     pub async fn is_up(&self) -> bool {
         let mut queue = self.queue.clone();
         let ping = redis::cmd("PING");
@@ -140,7 +173,7 @@ impl RequestConnection {
             return Err((ErrorKind::Io, "Redis failed within the last second").into());
         }
         let result = within(REQUEST_BUDGET, command).await;
-        if result.as_ref().is_err_and(RedisError::is_io_error) && breaker.open() {
+        if result.as_ref().is_err_and(is_no_connection) && breaker.open() {
             // A request gives up before the connection manager can see that its connection is dead (or, at
             // the first use, before a TLS handshake is over). This one waits long enough.
             tokio::spawn(probe(probe_with));
@@ -205,6 +238,30 @@ impl Breaker {
         now >= until
             && self.open_until.compare_exchange(until, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
+}
+
+/// Whether an error says that there is no connection, and not what became of a command.
+fn is_no_connection(error: &RedisError) -> bool {
+    error.is_io_error() || error.kind() == ErrorKind::AuthenticationFailed
+}
+
+/// Why a Redis cannot be used, where it should be, and what to do about it. The address holds no password.
+fn trouble(client: &Client, error: &RedisError) -> String {
+    let to_do = match (error.kind(), error.code()) {
+        (ErrorKind::AuthenticationFailed, _) | (_, Some("NOAUTH" | "WRONGPASS")) => {
+            "correct user and password in REDIS_URL"
+        }
+        (_, Some("NOPERM")) => {
+            "the user that REDIS_URL names has to be allowed all commands on our keys and channels"
+        }
+        (ErrorKind::Io, _) if error.to_string().contains("certificate") => {
+            "its certificate has to be good for the host that REDIS_URL names, and vouched for by a public authority or one of \
+             REDIS_CA_FILE"
+        }
+        (ErrorKind::Io, _) => "see that it runs there, and that host and port in REDIS_URL are right",
+        _ => "look at its log",
+    };
+    format!("no use of Redis at {}: {error}; {to_do}", client.get_connection_info().addr())
 }
 
 /// Drives a connection until it answers or has failed for good, so that the manager replaces it.

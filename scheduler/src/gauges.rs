@@ -2,6 +2,7 @@
 //! of scrapers costs the database more. Each statement reads a bounded number of rows; a gauge that reaches the bound
 //! says "at least". Every scheduler shows the same figures: dashboards take the maximum.
 
+mod business;
 mod stores;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -21,6 +22,7 @@ use diesel::{
 
 use crate::rounds::Round;
 
+pub use business::Business;
 pub use stores::Stores;
 
 const EVERY: Duration = Duration::from_secs(5);

@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Config,
     due::Due,
-    gauges::{Gauges, Stores},
+    gauges::{Business, Gauges, Stores},
     readiness::Readiness,
     reconcile::Reconcile,
-    relay::Relay,
+    relay::{Relay, Sweep},
     rounds::{Round, repeat},
     schedule::Schedule,
     summaries::Summaries,
@@ -63,17 +63,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     readiness.round().await?;
     health.serve(config.internal_bind, rendered, stop.clone()).await?;
     health.watch();
+    tokio::spawn(redis.clone().watch(health.clone()));
 
     let mut loops = Loops { set: JoinSet::new(), health, stop };
     loops.start(readiness);
     if loops.stop.run_until_cancelled(ready.wait_for(|ready| *ready)).await.is_some() {
         loops.start(Ticker::new(db.clone(), table));
         loops.start(Relay::new(db.clone(), redis.clone()));
+        loops.start(Sweep::new(db.clone(), redis.clone()));
         loops.start(Reconcile::new(db.clone(), redis.clone()));
         loops.start(Due::new(db.clone(), config.mail.catch_up_mails_per_second));
         loops.start(Summaries::new(db.clone()));
         loops.start(Gauges::new(db.clone(), redis.clone()));
-        loops.start(Stores::new(db, redis));
+        loops.start(Stores::new(db.clone(), redis));
+        loops.start(Business::new(db));
     }
     loops.finish().await
 }

@@ -101,6 +101,7 @@ impl TestApp {
                 trusted_proxies: vec!["127.0.0.1/32".parse().expect("a network")],
                 shutdown_delay: 0,
                 rate_limit_per_minute: 0,
+                max_waiting_requests: 128,
                 admin_allow_cidrs: Vec::new(),
                 cors_origins: Vec::new(),
                 require_if_match: false,

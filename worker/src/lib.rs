@@ -49,6 +49,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     health.watch();
     let dispatcher = tokio::spawn(dispatcher::run(db.clone(), redis.clone(), due, last.clone()));
     watch_database(db.clone(), config.smtp.clone(), health.clone());
+    tokio::spawn(redis.clone().watch(health.clone()));
 
     let context = Context::new(&config, db, redis)?;
     tokio::spawn(smtp::watch(context.clone()));

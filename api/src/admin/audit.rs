@@ -63,7 +63,8 @@ async fn list(
 ) -> Result<Response> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if accept.split(',').any(|kind| kind.trim().starts_with("text/csv")) {
-        return Ok(csv_of(app.db.clone(), filter));
+        // What has begun is not broken off.
+        return Ok(csv_of(app.db.patient(), filter));
     }
     let mut conn = app.db.conn().await?;
     Ok(Paged(AuditEvent::list(&mut conn, &filter, &app.cursor_keys).await?).into_response())

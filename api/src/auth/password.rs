@@ -1,10 +1,14 @@
-use std::sync::LazyLock;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
+};
 
 use argon2::{
     Algorithm, Argon2, Params, PasswordHasher as _, PasswordVerifier as _, Version,
     password_hash::phc::PasswordHash,
 };
-use common::{credentials::Login, error::Error};
+use common::{credentials::Login, error::Error, metrics};
+use tokio::sync::oneshot;
 
 use crate::{error::Result, state::AppState};
 
@@ -31,27 +35,60 @@ fn verify(password: &str, hash: &str) -> bool {
     PasswordHash::new(hash).is_ok_and(|hash| ARGON2.verify_password(password.as_bytes(), &hash).is_ok())
 }
 
-/// Runs a password's hash on a thread of its own, at most two at once: each takes 19 MiB and tens of milliseconds.
-async fn hashing<T: Send + 'static>(app: &AppState, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    let internal = |error: anyhow::Error| Error::Internal(error);
-    let permit = app.hashing.clone().acquire_owned().await.map_err(|error| internal(error.into()))?;
-    let result = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        work()
-    });
-    Ok(result.await.map_err(|error| internal(error.into()))?)
+/// Passwords that are hashed at the same time: each takes 19 MiB and tens of milliseconds.
+const AT_ONCE: usize = 2;
+/// Requests that may wait for that: about a second.
+const WAITING: usize = 64;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Threads that hash passwords, and nothing else. On threads of the runtime, of which there may be many, the allocator would keep
+/// those 19 MiB for each of them.
+pub(crate) struct Hashing(mpsc::SyncSender<Work>);
+
+impl Hashing {
+    pub(crate) fn start() -> Self {
+        let (sender, work) = mpsc::sync_channel::<Work>(WAITING);
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..AT_ONCE {
+            let work = work.clone();
+            std::thread::spawn(move || {
+                let next = || work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                while let Ok(work) = next() {
+                    // Whoever waits for it sees that there is no answer.
+                    let _ = catch_unwind(AssertUnwindSafe(work));
+                }
+            });
+        }
+        Self(sender)
+    }
+
+    /// Does it on one of the threads.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if as many wait as may.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let (done, result) = oneshot::channel();
+        // An error says that nobody waits any more.
+        let work = move || drop(done.send(work()));
+        self.0.try_send(Box::new(work)).map_err(|_| {
+            metrics::request_shed("passwords");
+            Error::Overloaded
+        })?;
+        result.await.map_err(|error| Error::Internal(error.into()))
+    }
 }
 
 /// The hash of a password, as it is stored.
 pub(crate) async fn hashed(app: &AppState, password: String) -> Result<String> {
-    Ok(hashing(app, move || hash(&password)).await??)
+    Ok(app.hashing.run(move || hash(&password)).await??)
 }
 
 /// Whether `password` is that of `login`. It takes as long, whether there is such an account and it has a password or not.
 pub(crate) async fn fits(app: &AppState, login: Option<&Login>, password: String) -> Result<bool> {
     let stored = login.and_then(|login| login.password_hash.clone());
     let known = stored.is_some();
-    hashing(app, move || verify(&password, stored.as_deref().unwrap_or(DUMMY)) && known).await
+    Ok(app.hashing.run(move || verify(&password, stored.as_deref().unwrap_or(DUMMY)) && known).await?)
 }
 
 #[cfg(test)]

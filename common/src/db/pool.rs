@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context as _;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{
-    AsyncPgConnection,
+    AsyncConnection as _, AsyncPgConnection,
     pooled_connection::{
         AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
         deadpool::{Object, Pool},
@@ -15,11 +15,16 @@ use diesel_async::{
 };
 use futures::FutureExt as _;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{Host, SslMode};
 use url::form_urlencoded;
 
-use super::Tx;
-use crate::{clock::Clock, dispatcher::Outbox, error::Result, metrics};
+use super::{Tx, advice, timer::Timer};
+use crate::{
+    clock::Clock,
+    dispatcher::Outbox,
+    error::{Error, Result},
+    metrics,
+};
 
 /// A connection from the pool, for statements that need no transaction.
 pub type Conn = Object<AsyncPgConnection>;
@@ -29,7 +34,7 @@ pub type Conn = Object<AsyncPgConnection>;
 pub struct PoolOptions {
     /// Connections at most.
     pub size: usize,
-    /// How long a caller waits for a free one before it is told that the database is unavailable.
+    /// How long a caller waits for a free one, or for a new one, before it is told that the database is unavailable.
     pub wait: Duration,
     /// `statement_timeout` of each connection.
     pub statement_timeout: Duration,
@@ -45,6 +50,8 @@ impl Default for PoolOptions {
 #[derive(Clone)]
 pub struct Db {
     pool: Pool<AsyncPgConnection>,
+    /// How many may wait for a connection when another one comes; without it, any number.
+    queue: Option<usize>,
     clock: Clock,
     outbox: Outbox,
 }
@@ -63,24 +70,51 @@ impl Db {
         config.recycling_method = RecyclingMethod::Fast;
         config.custom_setup = Box::new(move |url| {
             let session = session.clone();
-            async move { connect(url, &session).await }.boxed()
+            async move { connect(url, &session, options.wait).await }.boxed()
         });
         let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(url, config);
         let pool = Pool::builder(manager)
             .max_size(options.size)
             .wait_timeout(Some(options.wait))
-            .create_timeout(Some(options.wait))
             .recycle_timeout(Some(options.wait))
             .runtime(deadpool::Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool, clock, outbox })
+        Ok(Self { pool, queue: None, clock, outbox })
+    }
+
+    /// The same pool for those who are refused at once while `most` are waiting, whoever they are.
+    pub fn with_queue(&self, most: usize) -> Self {
+        Self { queue: Some(most), ..self.clone() }
+    }
+
+    /// The same pool for those who may always wait: few, whose work others depend on.
+    pub fn patient(&self) -> Self {
+        Self { queue: None, ..self.clone() }
+    }
+
+    /// Whether one more may wait.
+    ///
+    /// # Errors
+    /// [`Error::Overloaded`] if as many are waiting as may.
+    pub fn admit(&self) -> Result<()> {
+        if self.queue.is_some_and(|most| self.waiting() >= most) {
+            metrics::request_shed("database");
+            return Err(Error::Overloaded);
+        }
+        Ok(())
+    }
+
+    /// Whether this is a URL of a database.
+    pub fn can_read(url: &str) -> bool {
+        read_url(url).is_ok()
     }
 
     /// A connection for single statements.
     ///
     /// # Errors
-    /// [`Error::Unavailable`](crate::error::Error::Unavailable) if none becomes free in time.
+    /// [`Error::Overloaded`] if as many are waiting as may, [`Error::Unavailable`] if none becomes free in time.
     pub async fn conn(&self) -> Result<Conn> {
+        self.admit()?;
         Ok(self.pool.get().await?)
     }
 
@@ -97,16 +131,26 @@ impl Db {
         &self.clock
     }
 
+    /// Closes the connections that nobody uses: what they were opened to is not what it was.
+    pub(super) fn close_idle(&self) {
+        self.pool.retain(|_, _| false);
+    }
+
     /// Connections in use and idle.
     pub fn status(&self) -> (usize, usize) {
         let status = self.pool.status();
         (status.size.saturating_sub(status.available), status.available)
     }
 
+    /// How many wait for a connection.
+    pub fn waiting(&self) -> usize {
+        self.pool.status().waiting
+    }
+
     /// Sets the gauges of the pool.
     pub fn observe(&self) {
         let (in_use, idle) = self.status();
-        metrics::db_pool(in_use, idle, self.pool.status().waiting);
+        metrics::db_pool(in_use, idle, self.waiting());
     }
 }
 
@@ -123,9 +167,30 @@ pub(super) enum Session {
     Owner,
 }
 
+impl Session {
+    /// The setting that its URL comes from.
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::Application { .. } => "DATABASE_URL",
+            Self::Owner => "MIGRATE_DATABASE_URL",
+        }
+    }
+}
+
 /// A URL as libpq has it, of which tokio-postgres knows a part: the authority of `sslrootcert` is taken out, and whoever wants
 /// the certificate checked (`verify-ca`, `verify-full`) gets `require`, which checks it here, name included.
 fn read_url(url: &str) -> anyhow::Result<(tokio_postgres::Config, Option<PathBuf>)> {
+    let (config, authority) = parse_url(url)?;
+    // A password with an @ in it ends there for the parser, and its rest would be shown as the host.
+    let names_password = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    anyhow::ensure!(
+        !config.get_hosts().iter().any(names_password),
+        "what is special in user and password has to be percent-encoded: @ is %40"
+    );
+    Ok((config, authority))
+}
+
+fn parse_url(url: &str) -> anyhow::Result<(tokio_postgres::Config, Option<PathBuf>)> {
     let Some((base, query)) = url.split_once('?') else { return Ok((url.parse()?, None)) };
     let mut authority = None;
     let mut kept = form_urlencoded::Serializer::new(String::new());
@@ -146,11 +211,29 @@ fn read_url(url: &str) -> anyhow::Result<(tokio_postgres::Config, Option<PathBuf
     Ok((format!("{base}?{query}").parse()?, authority))
 }
 
-/// Connects, with TLS as `sslmode` in the URL says (`disable`, `prefer`, `require`; the latter checks the
-/// certificate against the usual authorities and that of `sslrootcert`).
-pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<AsyncPgConnection> {
+/// Connects within `patience`, with TLS as `sslmode` in the URL says (`disable`, `prefer`, `require`; the latter checks the
+/// certificate against the usual authorities and that of `sslrootcert`). An error says where to, and what to do about it.
+pub(super) async fn connect(
+    url: &str,
+    session: &Session,
+    patience: Duration,
+) -> ConnectionResult<AsyncPgConnection> {
     let bad = |error: &dyn std::fmt::Display| ConnectionError::BadConnection(error.to_string());
-    let (mut config, authority) = read_url(url).map_err(|e| bad(&e))?;
+    let (config, authority) = read_url(url).map_err(|e| bad(&e))?;
+    let opened = tokio::time::timeout(patience, open(config.clone(), authority.as_deref(), session)).await;
+    let mut conn = opened.unwrap_or_else(|_| {
+        Err(bad(&advice::of_silence(&config, session.setting(), patience.as_secs_f32())))
+    })?;
+    conn.set_instrumentation(Timer::new());
+    Ok(conn)
+}
+
+async fn open(
+    mut config: tokio_postgres::Config,
+    authority: Option<&Path>,
+    session: &Session,
+) -> ConnectionResult<AsyncPgConnection> {
+    let bad = |error: &dyn std::fmt::Display| ConnectionError::BadConnection(error.to_string());
     let limits = match session {
         Session::Application { statement_timeout } => format!(
             "-c statement_timeout={} -c lock_timeout=5000 -c idle_in_transaction_session_timeout=10000 -c plan_cache_mode=force_generic_plan",
@@ -160,29 +243,26 @@ pub(super) async fn connect(url: &str, session: &Session) -> ConnectionResult<As
     };
     let options = [config.get_options().unwrap_or_default(), &limits, "-c TimeZone=UTC"].join(" ");
     config.options(options);
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(3));
-    }
     // A peer that acknowledges nothing is gone: its connections must not come back from the pool.
     config.tcp_user_timeout(DEAD_PEER).keepalives_idle(DEAD_PEER);
     if config.get_application_name().is_none() {
         config.application_name("tasktracker");
     }
+    let failed = |error| bad(&advice::of_connection(&config, session.setting(), &error));
     if config.get_ssl_mode() == SslMode::Disable || is_local(&config) {
-        let (client, connection) =
-            config.connect(tokio_postgres::NoTls).await.map_err(|e| bad(&report(&e)))?;
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.map_err(failed)?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await
     } else {
-        let tls = tls_config(authority.as_deref()).map_err(|e| bad(&e))?;
+        let tls = tls_config(authority).map_err(|e| bad(&format!("{e:#}")))?;
         let tls = tokio_postgres_rustls::MakeRustlsConnect::new(tls);
-        let (client, connection) = config.connect(tls).await.map_err(|e| bad(&report(&e)))?;
+        let (client, connection) = config.connect(tls).await.map_err(failed)?;
         AsyncPgConnection::try_from_client_and_connection(client, connection).await
     }
 }
 
 /// Whether every host is a unix socket, where TLS makes no sense.
 fn is_local(config: &tokio_postgres::Config) -> bool {
-    config.get_hosts().iter().all(|host| matches!(host, tokio_postgres::config::Host::Unix(_)))
+    config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)))
 }
 
 /// Trusts Mozilla's authorities, and those of a PEM file.
@@ -207,17 +287,6 @@ fn tls_config(authority: Option<&Path>) -> anyhow::Result<rustls::ClientConfig> 
         .with_safe_default_protocol_versions()
         .expect("ring supports the default protocol versions");
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// An error with its causes: tokio-postgres keeps what matters in the source.
-fn report(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -251,6 +320,8 @@ mod tests {
                 .unwrap();
         assert_eq!(config.get_options(), Some("-c a=1 -c b=+"));
         assert!(read_url("postgres://ann@db/tasks?sslmode=perhaps").is_err());
+        let error = read_url("postgres://ann:p@ss@db/tasks").unwrap_err().to_string();
+        assert!(error.contains("percent-encoded") && !error.contains("ss@db"), "{error}");
     }
 
     #[test]

@@ -159,6 +159,8 @@ codes! {
         "`errors` names the operation and says why it failed. Mend it and send the batch again, or send it with `atomic: false` to do those that can be done.";
     PreconditionRequired = "precondition_required", 428, "Say which version the change is meant for",
         "Send `If-Match` with the `ETag` of the version that you have seen, or `*` for any: the operator wants changes to say so (`REQUIRE_IF_MATCH`).";
+    Overloaded = "overloaded", 503, "Too many requests at once",
+        "More requests are waiting than can be answered soon. Repeat this one after the time that `Retry-After` says; with an `Idempotency-Key` it happens once.";
 }
 
 impl Code {

@@ -258,6 +258,11 @@ impl Cluster {
         self.database.app_url.rsplit('/').next().expect("a URL of a database ends with its name")
     }
 
+    /// The URL by which its processes reach the database, unless they are told another.
+    pub fn database_url(&self) -> &str {
+        &self.database.app_url
+    }
+
     /// The cluster's part of Redis.
     pub fn redis(&self) -> &common::redis::Redis {
         &self.redis

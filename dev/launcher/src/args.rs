@@ -34,7 +34,10 @@ pub(crate) enum Command {
         rest: Vec<String>,
     },
     /// A row of the goals alone, or `list`.
-    Scenario(String),
+    Scenario {
+        name: String,
+        release: bool,
+    },
     Chaos {
         rest: Vec<String>,
     },
@@ -298,17 +301,18 @@ fn fuzz(mut words: Words) -> Result<Command> {
     Ok(Command::Fuzz { release, rest })
 }
 
-/// `cargo dev chaos --scenario NAME`, which goes with no other option.
+/// `cargo dev chaos --scenario NAME`, which goes with no other option but `--release`.
 fn scenario(mut words: Words) -> Result<Command> {
-    let mut scenario = None;
+    let (mut scenario, mut release) = (None, false);
     while let Some((option, value)) = words.next_option() {
         match option.as_str() {
             "--scenario" => scenario = Some(words.value("--scenario", value)?),
+            "--release" => release = words.flag("--release", value)?,
             "--help" | "-h" => return Ok(Command::Help(help::SCENARIO)),
-            other => return Err(unknown("cargo dev chaos --scenario", other, &["--help"])),
+            other => return Err(unknown("cargo dev chaos --scenario", other, &["--release", "--help"])),
         }
     }
-    scenario.map(Command::Scenario).ok_or_else(|| {
+    scenario.map(|name| Command::Scenario { name, release }).ok_or_else(|| {
         Error::new("--scenario: which one?").fix("`cargo dev chaos --scenario list` says which there are")
     })
 }

@@ -31,7 +31,7 @@ Options:
   --scheduler N     N schedulers (internal 9494…)
   --only NAME,…     starts only these, with what they need: postgres, redis, mail, api, worker, scheduler
   --monitor         also starts Prometheus (9090) and Alertmanager (9093): rules and dashboards' queries against what
-                    runs, alerts as mails on the mail page
+                    runs, alerts as mails on the mail page; and Loki (3100) with the logs, if `loki` and `alloy` are there
   -h, --help        this text
 
 Ports: API 8000, mail page 8025, SMTP 1025; metrics and probes: API 9464, worker 9465, scheduler 9466.
@@ -59,7 +59,7 @@ The tests find in their environment:
   TEST_POSTGRES_BIN     the directory of the programs that serve it
   TEST_REDIS_URL        an empty Redis
   TEST_REDIS_SERVER     the program that serves it
-  TEST_PROMETHEUS, TEST_ALERTMANAGER
+  TEST_PROMETHEUS, TEST_ALERTMANAGER, TEST_NGINX
                         these programs, where they are to be had
   TASKTRACKER_BIN_DIR   the directory of the binaries";
 
@@ -100,8 +100,10 @@ pub(crate) const SCENARIO: &str = "\
 Shows a row of the reliability goals with the real programs, against a private PostgreSQL and Redis that are removed
 afterwards.
 
-Usage: cargo dev chaos --scenario R12
+Usage: cargo dev chaos --scenario R12 [--release]
        cargo dev chaos --scenario list
 
+  --release          optimised binaries, for what is measured (R37)
+
 Environment: SEED=N repeats what chance decided (each scenario prints its seed), SCENARIO_MINUTES=N makes long what can be
-  long (R2, R19, R38).";
+  long (R2, R19, R33, R37, R38).";

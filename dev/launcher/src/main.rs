@@ -81,7 +81,7 @@ fn dispatch() -> Result<()> {
                 Ok(command)
             })
         }
-        Command::Scenario(name) => scenarios::run(&name, workspace, signals),
+        Command::Scenario { name, release } => scenarios::run(&name, release, workspace, signals),
         Command::Chaos { rest } => {
             private::run_with_servers("chaos", Durability::None, false, workspace, signals, || {
                 let mut command = workspace.binary("tasktracker-chaos", false)?;

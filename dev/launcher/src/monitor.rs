@@ -1,8 +1,12 @@
 //! Prometheus, Alertmanager and node_exporter beside a stack, with the rules and routes of `monitoring/`: only addresses and intervals
-//! are others than there.
+//! are others than there. Loki is started where it is found.
+
+pub(crate) mod loki;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+use loki::Loki;
 
 use crate::children::{Child, Ending, Output, program};
 use crate::data::{DataDir, make_shared, write_private};
@@ -21,6 +25,7 @@ pub(crate) struct Programs {
     pub(crate) prometheus: PathBuf,
     pub(crate) alertmanager: PathBuf,
     node_exporter: PathBuf,
+    pub(crate) loki: Option<Loki>,
 }
 
 impl Programs {
@@ -31,6 +36,7 @@ impl Programs {
             prometheus: sources.prometheus(tools, signals)?,
             alertmanager: sources.alertmanager(tools, signals)?,
             node_exporter: sources.node_exporter(tools, signals)?,
+            loki: Loki::find(sources),
         })
     }
 
@@ -69,16 +75,20 @@ impl Programs {
         let mut telling = configured("alertmanager", &routes, "storage.path")?;
         // It stands alone, and opens no port for others.
         telling.push("--cluster.listen-address=".to_owned());
-        Ok(vec![
+        let mut children = vec![
             start("prometheus", &self.prometheus, monitor.prometheus, &scraping)?,
             start("alertmanager", &self.alertmanager, monitor.alertmanager, &telling)?,
             start("node_exporter", &self.node_exporter, monitor.node_exporter, &[])?,
-        ])
+        ];
+        if let Some(loki) = &self.loki {
+            children.extend(loki.start(monitor, monitoring, data)?);
+        }
+        Ok(children)
     }
 }
 
 impl Monitor {
-    /// Where each answers, in the order in which they are started, and where it says that it is ready.
+    /// Where each that is waited for answers, in the order in which they are started, and where it says that it is ready.
     pub(crate) fn probes(self) -> [(SocketAddr, &'static str); 3] {
         [(self.prometheus, "/-/ready"), (self.alertmanager, "/-/ready"), (self.node_exporter, "/")]
     }

@@ -73,6 +73,8 @@ pub(crate) struct Monitor {
     pub(crate) prometheus: SocketAddr,
     pub(crate) alertmanager: SocketAddr,
     pub(crate) node_exporter: SocketAddr,
+    pub(crate) loki: SocketAddr,
+    pub(crate) alloy: SocketAddr,
 }
 
 /// Everything that listens on TCP.
@@ -151,6 +153,8 @@ impl Plan {
             prometheus: SocketAddr::new(LOOPBACK, 9090 + self.offset),
             alertmanager: SocketAddr::new(LOOPBACK, 9093 + self.offset),
             node_exporter: SocketAddr::new(LOOPBACK, 9100 + self.offset),
+            loki: SocketAddr::new(LOOPBACK, 3100 + self.offset),
+            alloy: SocketAddr::new(LOOPBACK, 3101 + self.offset),
         });
         self
     }
@@ -170,6 +174,8 @@ impl Plan {
             all.push((monitor.prometheus, "Prometheus".to_owned()));
             all.push((monitor.alertmanager, "Alertmanager".to_owned()));
             all.push((monitor.node_exporter, "node_exporter".to_owned()));
+            all.push((monitor.loki, "Loki".to_owned()));
+            all.push((monitor.alloy, "Alloy".to_owned()));
         }
         all
     }

@@ -7,6 +7,7 @@ use crate::data::TemporaryDir;
 use crate::error::{Error, Result};
 use crate::monitor::Programs;
 use crate::os::Signals;
+use crate::programs::Sources;
 use crate::servers::postgres::Durability;
 use crate::servers::{Servers, Wanted};
 use crate::settings::Settings;
@@ -48,6 +49,14 @@ pub(crate) fn run_with_servers(
                     }
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
                     Err(error) => step("Skipping", format_args!("tests of alerts: {error}")),
+                }
+            }
+            if ["test", "scenario"].contains(&purpose) {
+                // So is the one behind nginx.
+                match Sources::from_env()?.nginx(&workspace.tools()?, signals) {
+                    Ok(found) => drop(command.env("TEST_NGINX", found)),
+                    Err(Error::Interrupted) => return Err(Error::Interrupted),
+                    Err(error) => step("Skipping", format_args!("tests behind nginx: {error}")),
                 }
             }
             let binaries = workspace.binaries(release).display().to_string();

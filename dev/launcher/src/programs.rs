@@ -143,6 +143,24 @@ impl Sources {
         self.packaged("wrk", &["wrk", "wrk.sh"], &packages::WRK, fix, tools, signals)
     }
 
+    /// The program `nginx`.
+    pub(crate) fn nginx(self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
+        let fix = "install it (Debian, Ubuntu: sudo apt-get install nginx; Fedora: sudo dnf install nginx; macOS: brew install nginx)";
+        self.packaged("nginx", &["nginx"], &packages::NGINX, fix, tools, signals)
+    }
+
+    /// The program of this name on the machine, if its version begins with these words.
+    pub(crate) fn that_says(self, name: &str, words: &str) -> Option<PathBuf> {
+        let paths = self.on_machine(&[name], Vec::new).into_iter().map(|found| found.path);
+        paths.into_iter().find(|path| {
+            let output = program(path).arg("--version").output();
+            output.is_ok_and(|output| {
+                // Older ones of Go print it where errors go.
+                [output.stdout, output.stderr].iter().any(|text| text.starts_with(words.as_bytes()))
+            })
+        })
+    }
+
     fn packaged(
         self,
         what: &str,
@@ -231,8 +249,10 @@ fn inspect(path: &Path) -> Option<Program> {
     if !meta.is_file() || meta.permissions().mode() & 0o111 == 0 {
         return None;
     }
-    let output = program(path).arg("--version").output().ok()?;
-    let major = major_version(&String::from_utf8_lossy(&output.stdout))?;
+    let ask = |flag: &str| program(path).arg(flag).output().ok();
+    let told = |text: &[u8]| major_version(&String::from_utf8_lossy(text));
+    // nginx knows another flag, and tells on stderr.
+    let major = told(&ask("--version")?.stdout).or_else(|| told(&ask("-v")?.stderr))?;
     Some(Program { path: path.to_path_buf(), major })
 }
 
@@ -253,6 +273,7 @@ mod tests {
             ("postgres (PostgreSQL) 18beta1\n", Some(18)),
             ("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64 build=1\n", Some(7)),
             ("Valkey server v=9.1.2 sha=00000000:0 malloc=libc bits=64 build=1\n", Some(9)),
+            ("nginx version: nginx/1.22.1\n", Some(1)),
             ("usage: something\n", None),
         ] {
             assert_eq!(major_version(text), major, "{text}");

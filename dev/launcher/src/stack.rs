@@ -51,6 +51,8 @@ pub(crate) struct Stack<'a> {
     mail: Option<Child>,
     processes: Vec<Child>,
     monitor: Vec<Child>,
+    /// Where Loki is, or why it is nowhere.
+    loki: Option<String>,
 }
 
 impl<'a> Stack<'a> {
@@ -62,7 +64,15 @@ impl<'a> Stack<'a> {
         let base = Base::from(blueprint.settings)?;
         let plan = plan(base, components, options.replicas, options.port_offset).monitored(options.monitor);
         let servers = Servers::default();
-        Ok(Stack { blueprint, plan, servers, mail: None, processes: Vec::new(), monitor: Vec::new() })
+        Ok(Stack {
+            blueprint,
+            plan,
+            servers,
+            mail: None,
+            processes: Vec::new(),
+            monitor: Vec::new(),
+            loki: None,
+        })
     }
 
     /// Starts everything, and returns when it is ready. On an error, [`Stack::stop`] ends what runs by then.
@@ -98,6 +108,8 @@ impl<'a> Stack<'a> {
         if let Some((ports, programs)) = monitor {
             let monitoring = workspace.root().join("monitoring");
             self.monitor = programs.start(ports, &self.plan, &monitoring, data)?;
+            self.loki =
+                Some(programs.loki.map_or(monitor::loki::MISSING.to_owned(), |_| http(ports.loki, "")));
         }
         self.wait_ready()?;
         self.state().write(&data.state_file())?;
@@ -335,6 +347,9 @@ impl<'a> Stack<'a> {
         if let Some(ports) = self.plan.monitor {
             row("Prometheus", http(ports.prometheus, ""));
             row("alerts", http(ports.alertmanager, ""));
+        }
+        if let Some(loki) = &self.loki {
+            row("Loki", loki.clone());
         }
         for process in &self.plan.processes {
             row("metrics", format!("{}  {}", http(process.internal, "/metrics"), process.name));

@@ -149,7 +149,9 @@ async fn an_operator_may_want_changes_to_say_which_version_they_mean() {
             });
             let place = place.collect::<Vec<_>>().join("/");
             let method: Method = method.to_uppercase().parse().unwrap();
-            let ask = async |headers| root.send(method.clone(), &place, headers, Some(json!({}))).await;
+            let ask = async |headers: &[(&str, &str)]| {
+                root.send(method.clone(), &place, headers, Some(json!({}))).await
+            };
             let any = ask(&[("if-match", "*")]).await;
             assert_ne!(any.status, 428, "{method} {path} with If-Match");
             let plain = ask(&[]).await;

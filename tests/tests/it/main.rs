@@ -16,6 +16,7 @@ mod limits;
 mod lists;
 mod mail_pages;
 mod me;
+mod overload;
 mod projects;
 mod reminders;
 mod reports;

@@ -3,10 +3,15 @@ use std::collections::BTreeSet;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chaos::cluster::{Cluster, Shape, Signal, secs};
 use chrono::TimeDelta;
-use common::{clock::Clock, testing::TestDatabase};
+use common::{
+    clock::Clock,
+    testing::{TestDatabase, setting},
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tools::mail_sink::{MailSink, Options};
+
+use crate::redis_user;
 
 /// Somebody at a browser.
 struct Visitor {
@@ -43,7 +48,7 @@ impl Visitor {
 async fn no_log_and_no_metric_holds_a_secret() {
     const KEY: &str = "bm90IGEgc2VjcmV0LCBidXQgbG9vayBmb3IgaXQ6MTIz";
     let mut secrets: BTreeSet<String> =
-        [KEY, "db-pass-7d1f", "smtp-pass-9c2e", "correct horse battery", "wrong-guess-44"]
+        [KEY, "db-pass-7d1f", "redis-pass-2b6a", "smtp-pass-9c2e", "correct horse battery", "wrong-guess-44"]
             .map(str::to_owned)
             .into();
     secrets.insert(STANDARD.encode("\0postman\0smtp-pass-9c2e"));
@@ -51,9 +56,11 @@ async fn no_log_and_no_metric_holds_a_secret() {
     let database = TestDatabase::create().await;
     let database_url = database.app_url.replace("tasktracker_app@", "tasktracker_app:db-pass-7d1f@");
     assert_ne!(database_url, database.app_url);
+    redis_user("logs", "redis-pass-2b6a").await;
     let settings = vec![
         ("SECRET_KEYS", format!("log:{KEY}")),
         ("DATABASE_URL", database_url),
+        ("REDIS_URL", format!("{}?user=logs&pass=redis-pass-2b6a", setting("TEST_REDIS_URL"))),
         ("SMTP_URL", format!("smtp://postman:smtp-pass-9c2e@{}?tls=none", sink.smtp_addr())),
         ("REQUIRE_EMAIL_VERIFICATION", "true".to_owned()),
         ("LOG", "info,api=debug,worker=debug,scheduler=debug,common=debug".to_owned()),
@@ -132,7 +139,7 @@ async fn no_log_and_no_metric_holds_a_secret() {
     }
     assert!(texts.iter().all(|(_, text)| text.len() > 200), "there is nothing to look through");
     assert!(texts.iter().any(|(_, text)| text.contains(r#""level":"DEBUG""#)), "not at debug");
-    assert!(secrets.len() >= 14, "{}", secrets.len());
+    assert!(secrets.len() >= 15, "{}", secrets.len());
     for (whose, text) in &texts {
         for secret in &secrets {
             // Also of a token that is cut: its second half is as good as a key to look for.

@@ -10,9 +10,11 @@
 
 mod alerts;
 mod backup;
+mod image;
 mod keys;
 mod logs;
 mod tls;
+mod trouble;
 mod versions;
 
 use std::path::PathBuf;
@@ -28,6 +30,16 @@ fn tool(what: &str, found: Option<PathBuf>) -> Option<PathBuf> {
         eprintln!("SKIPPED: there is no {what} on this machine");
     }
     found
+}
+
+/// Makes a user of the tests' Redis, or gives it another password and ends its connections.
+async fn redis_user(name: &str, password: &str) {
+    let client = redis::Client::open(common::testing::setting("TEST_REDIS_URL")).unwrap();
+    let mut conn = client.get_multiplexed_async_connection().await.unwrap();
+    let user =
+        ["SETUSER", name, "on", "resetpass", &format!(">{password}"), "~*", "&*", "+@all"].map(str::to_owned);
+    redis::cmd("ACL").arg(&user).exec_async(&mut conn).await.unwrap();
+    redis::cmd("CLIENT").arg(&["KILL", "USER", name]).exec_async(&mut conn).await.unwrap();
 }
 
 /// A program on `PATH`.

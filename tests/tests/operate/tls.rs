@@ -26,10 +26,10 @@ use tokio_rustls::{
     },
 };
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// An authority that nobody knows but who is told.
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut parameters = CertificateParams::new(Vec::new()).unwrap();
     parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     parameters.distinguished_name.push(DnType::CommonName, uuid::Uuid::now_v7().to_string());
@@ -37,7 +37,7 @@ fn authority() -> Authority {
 }
 
 /// A certificate for a name or an address, good from 2020 to a year, and its key, as PEM.
-fn identity(authority: &Authority, name: &str, until: i32) -> (String, String) {
+pub(crate) fn identity(authority: &Authority, name: &str, until: i32) -> (String, String) {
     let mut parameters = CertificateParams::new([name.to_owned()]).unwrap();
     parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
     parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
@@ -138,7 +138,7 @@ async fn postgresql_is_reached_by_tls_and_its_certificate_is_checked() {
 }
 
 /// TLS in front of the tests' Redis, with this certificate.
-async fn terminator((certificate, key): &(String, String)) -> SocketAddr {
+pub(crate) async fn terminator((certificate, key): &(String, String)) -> SocketAddr {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config =

@@ -120,8 +120,8 @@ async fn r31_what_a_black_hole_swallows_is_answered_and_starts_no_storm() {
     let begun = Instant::now();
     let (mut asked, mut slowest, mut late) = (0, Duration::ZERO, Duration::ZERO);
     while begun.elapsed() < secs(10) {
-        // More than the pool has connections.
-        let answers = join_all((0..20).map(async |number| {
+        // More than the pool has connections, and than may wait for one.
+        let answers = join_all((0..200).map(async |number| {
             let sent = Instant::now();
             let answer = match number % 2 {
                 0 => ann.request(Method::GET, "/tasks", None).await,

@@ -10,22 +10,27 @@
 )]
 
 mod alive_but_stuck;
+mod answers;
 mod backlog;
 mod crashes;
 mod database;
 mod fairness;
 mod figures;
 mod hard_jobs;
+mod held_transaction;
 mod kills;
 mod mail;
 mod nasty_titles;
 mod observability;
 mod options;
+mod overload;
 mod redis;
 mod redis_trouble;
 mod reminders;
+mod rolling;
 mod schedulers;
 mod seed;
 mod shutdown;
 mod soak;
 mod stopped;
+mod traffic;

@@ -11,7 +11,7 @@ use crate::figures::{Figures, say};
 /// scheduler ends, requests take at most 20 ms more, and what waited goes on.
 #[tokio::test]
 async fn r13_workers_and_schedulers_outlive_a_black_hole() {
-    let mut cluster = Cluster::start(Shape { own_redis: true, ..Shape::default() }).await;
+    let mut cluster = start().await;
     let mut load = Load::start(&cluster).await;
     let calm = load.go_on(&cluster, secs(5)).await;
     let pids: Vec<_> = cluster.processes_mut().map(|process| process.pid()).collect();
@@ -34,7 +34,7 @@ async fn r13_workers_and_schedulers_outlive_a_black_hole() {
 /// more.
 #[tokio::test]
 async fn r13_workers_and_schedulers_outlive_stalls() {
-    let mut cluster = Cluster::start(Shape { own_redis: true, ..Shape::default() }).await;
+    let mut cluster = start().await;
     let mut load = Load::start(&cluster).await;
     let calm = load.go_on(&cluster, secs(5)).await;
     let mut stalled = Vec::new();
@@ -49,6 +49,12 @@ async fn r13_workers_and_schedulers_outlive_stalls() {
     assert!(started > load.jobs / 2, "jobs go on meanwhile: {started} of {}", load.jobs);
     load.assert_each_ran_once();
     cluster.assert_all_live();
+}
+
+/// A cluster whose API asks Redis at each request, and never says no.
+async fn start() -> Cluster {
+    let settings = vec![("RATE_LIMIT_PER_MINUTE", "1000000".to_owned())];
+    Cluster::start(Shape { own_redis: true, settings, ..Shape::default() }).await
 }
 
 /// Requests to the API, one after another, and jobs.

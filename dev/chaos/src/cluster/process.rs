@@ -39,7 +39,7 @@ impl Program {
     }
 
     /// Where its binary is: in `TASKTRACKER_BIN_DIR`, or beside the running test's.
-    fn binary(self) -> PathBuf {
+    pub fn binary(self) -> PathBuf {
         let folder = std::env::var_os("TASKTRACKER_BIN_DIR").map(PathBuf::from).or_else(|| {
             let test = std::env::current_exe().ok()?;
             Some(test.parent()?.parent()?.to_owned())
@@ -149,6 +149,12 @@ impl Process {
         self.started = Instant::now();
     }
 
+    /// Changes a setting, from its next start on.
+    pub fn set(&mut self, name: &'static str, value: String) {
+        self.settings.retain(|(known, _)| *known != name);
+        self.settings.push((name, value));
+    }
+
     /// Waits until `/readyz` says yes, and answers how long that took from the start.
     pub async fn wait_ready(&mut self) -> Duration {
         until(format!("{} is ready", self.name), READY, async || {
@@ -169,6 +175,14 @@ impl Process {
     pub async fn ready(&self) -> Result<(), String> {
         let (status, text) = self.get("/readyz?verbose").await?;
         if status == 200 { Ok(()) } else { Err(text.trim_end().replace('\n', ", ")) }
+    }
+
+    /// What `/readyz?verbose` says, ready or not.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn readiness(&self) -> Result<String, String> {
+        Ok(self.get("/readyz?verbose").await?.1)
     }
 
     /// Its metrics, now.

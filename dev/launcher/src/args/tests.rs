@@ -128,7 +128,11 @@ fn each_command_has_its_help() {
 
 #[test]
 fn a_scenario_is_named() {
-    for line in ["chaos --scenario R12", "chaos --scenario=R12"] {
-        assert_eq!(parsed(line).unwrap(), Command::Scenario("R12".to_owned()));
+    for (line, release) in [
+        ("chaos --scenario R12", false),
+        ("chaos --scenario=R12", false),
+        ("chaos --scenario R12 --release", true),
+    ] {
+        assert_eq!(parsed(line).unwrap(), Command::Scenario { name: "R12".to_owned(), release });
     }
 }

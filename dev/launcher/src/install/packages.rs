@@ -51,6 +51,13 @@ LD_LIBRARY_PATH=$(echo "$here"/../lib/*-linux-gnu*) exec "$here/wrk" "$@"
     )),
 };
 
+/// `usr/sbin/nginx`, which `usr/bin/nginx` starts.
+pub(crate) const NGINX: Package = Package {
+    name: "nginx",
+    libraries: &[],
+    script: Some(("usr/bin/nginx", "#!/bin/sh\nexec \"$(dirname \"$0\")/../sbin/nginx\" \"$@\"\n")),
+};
+
 impl Package {
     /// The directory that is this package's `/`, below `tools`; installs it there unless an earlier run did.
     pub(crate) fn install(&self, tools: &Path, signals: &Signals) -> Result<PathBuf> {
@@ -64,7 +71,8 @@ impl Package {
             }
             if let Some((path, text)) = self.script {
                 let path = target.join(path);
-                fs::write(&path, text)
+                fs::create_dir_all(path.parent().unwrap_or(target))
+                    .and_then(|()| fs::write(&path, text))
                     .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
                     .context(|| format!("write {}", path.display()))?;
             }
