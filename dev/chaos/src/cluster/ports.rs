@@ -1,5 +1,5 @@
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -16,7 +16,8 @@ pub(super) fn free() -> SocketAddr {
     for _ in 0..size {
         let port = RANGE.start + (first + NEXT.fetch_add(1, Ordering::Relaxed) % size) % size;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
+        // Not by listening: a child that another thread is just starting would have that port for a moment, too.
+        if TcpStream::connect(address).is_err() {
             return address;
         }
     }
