@@ -51,7 +51,7 @@ impl AppState {
             settings,
             cursor_keys: secrets.derive(Purpose::Cursor),
             ip_keys,
-            hashing: Hashing::start(),
+            hashing: Hashing::start()?,
         })))
     }
 }

@@ -122,6 +122,11 @@ impl Acts {
         Self { acts, now }
     }
 
+    /// Whether there is nothing to write down.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.acts.is_empty()
+    }
+
     /// Writes them down.
     pub(crate) fn insert(&self) -> Statement<'_, impl Sized + 'static> {
         let acts = &self.acts;

@@ -6,8 +6,6 @@ mod schema;
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryableByName,
-    pg::Pg,
-    query_builder::QueryFragment,
     sql_types::{Array, Jsonb, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
@@ -20,7 +18,7 @@ use crate::{
     access::Viewer,
     audit::{Act, Acts},
     clock::Now,
-    db::{RunQueryDsl as _, Tx, sql},
+    db::{RunQueryDsl as _, Statement, Tx, sql},
     error::{Error, Result},
     ids::{EventId, ProjectId, TaskId, UserId},
     jobs::FanOutEvent,
@@ -194,12 +192,13 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
         return Ok(());
     }
     let record = Record::new(tx, new);
-    let written = sql!(
-        "WITH audited AS ({acts}) {events}",
-        acts = record.insert_acts(),
-        events = record.insert_events(),
-    );
-    let told = written.load(tx.conn()).await?;
+    let told = if record.acts.is_empty() {
+        record.insert_events().load(tx.conn()).await?
+    } else {
+        let acts = record.insert_acts();
+        let both = sql!("WITH audited AS ({acts}) {events}", acts = acts, events = record.insert_events());
+        both.load(tx.conn()).await?
+    };
     record.tell(tx, told).await
 }
 
@@ -229,12 +228,12 @@ impl Record {
     }
 
     /// Writes the audit trail.
-    pub(crate) fn insert_acts(&self) -> impl QueryFragment<Pg> + Send + '_ {
+    pub(crate) fn insert_acts(&self) -> Statement<'_, impl Sized + 'static> {
         self.acts.insert()
     }
 
     /// Writes the events that an endpoint could want, and returns the `id` and `owner_id` of each.
-    pub(crate) fn insert_events(&self) -> impl QueryFragment<Pg> + Send + '_ {
+    pub(crate) fn insert_events(&self) -> Statement<'_, impl Sized + 'static> {
         let (events, origin) = (&self.events, &self.origin);
         sql!(
             concat!(

@@ -1,7 +1,9 @@
 use std::{
     cell::RefCell,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, LazyLock, Mutex, PoisonError, mpsc},
+    thread,
 };
 
 use argon2::{
@@ -84,20 +86,24 @@ type Work = Box<dyn FnOnce() + Send>;
 pub(crate) struct Hashing(mpsc::SyncSender<Work>);
 
 impl Hashing {
-    pub(crate) fn start() -> Self {
+    /// Starts them; they end when nobody can ask any more.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub(crate) fn start() -> io::Result<Self> {
         let (sender, work) = mpsc::sync_channel::<Work>(WAITING);
         let work = Arc::new(Mutex::new(work));
         for _ in 0..AT_ONCE {
             let work = work.clone();
-            std::thread::spawn(move || {
+            thread::Builder::new().name("password".to_owned()).spawn(move || {
                 let next = || work.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 while let Ok(work) = next() {
                     // Whoever waits for it sees that there is no answer.
                     let _ = catch_unwind(AssertUnwindSafe(work));
                 }
-            });
+            })?;
         }
-        Self(sender)
+        Ok(Self(sender))
     }
 
     /// Does it on one of the threads.
