@@ -26,7 +26,6 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::tagged,
@@ -35,6 +34,7 @@ use crate::{
     error::{Problem, Result},
     extract::Json,
     limits::Bucket,
+    routes::{Routes, routes},
     state::AppState,
 };
 
@@ -43,8 +43,8 @@ use crate::{
 const FORGOT_TAKES: Duration = Duration::from_millis(250);
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(register))
         .merge(me::routes())
         .routes(routes!(verify_email))

@@ -7,19 +7,19 @@ use common::{
     page::{Page, Paging},
     tasks::Task,
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Paged,
     auth::Auth,
     error::{Problem, Result},
     extract::{Path, Query},
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(list))
 }
 
 /// List what happened to a task

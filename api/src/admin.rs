@@ -10,13 +10,11 @@ pub(crate) mod shell;
 mod suppressions;
 mod users;
 
-use utoipa_axum::router::OpenApiRouter;
-
-use crate::state::AppState;
+use crate::routes::Routes;
 
 /// The routes of these resources.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .merge(queues::routes())
         .merge(jobs::routes())
         .merge(late::routes())

@@ -3,7 +3,7 @@
 //! trail says from where, too.
 
 use axum::{
-    extract::{FromRequestParts as _, MatchedPath, Request, State},
+    extract::{FromRequestParts as _, MatchedPath, Request},
     http::{HeaderMap, Method, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -20,16 +20,22 @@ use crate::{
         scopes::{Needs, needed},
     },
     error::{ApiError, Result},
+    idempotency,
     limits::Counted,
     state::AppState,
 };
 
 /// Lets a request in, or answers why not. What is known of the caller becomes an extension of the request, and how they
 /// stand with their limit is said in the answer.
-pub(crate) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn admit(app: &AppState, request: Request, next: Next) -> Response {
     let mut counted = None;
-    let mut response = match enter(&app, request, &mut counted).await {
-        Ok((address, request)) => audit::from_client(address.hash(&app), next.run(request)).await,
+    // What is safe writes nothing (RFC 9110 §9.2.1), so nothing of it says where it came from.
+    let is_safe = request.method().is_safe();
+    let mut response = match enter(app, request, &mut counted).await {
+        Ok((_, request)) if is_safe => next.run(request).await,
+        Ok((address, request)) => {
+            audit::from_client(address.hash(app), idempotency::hash_body(request, next)).await
+        }
         Err(error) => error.into_response(),
     };
     if let Some(counted) = counted {

@@ -1,9 +1,7 @@
 //! Forms of answers that several resources have. What only one resource answers stands there.
 
 use axum::{
-    extract::Request,
-    http::{HeaderValue, StatusCode, header},
-    middleware::Next,
+    http::{HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use common::{
@@ -56,10 +54,8 @@ impl IntoResponse for Paged<TaskPage> {
     }
 }
 
-/// Says where the next page is: `Link: <…>; rel="next"` (RFC 8288 §3); a layer of the router.
-pub(crate) async fn link_next(request: Request, next: Next) -> Response {
-    let uri = request.uri().clone();
-    let mut response = next.run(request).await;
+/// Says where the next page is: `Link: <…>; rel="next"` (RFC 8288 §3).
+pub(crate) fn link_next(mut response: Response, uri: &Uri) -> Response {
     if let Some(NextPage { name, value }) = response.extensions_mut().remove() {
         let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
         let query = form_urlencoded::Serializer::new(String::new())
@@ -88,8 +84,13 @@ pub(crate) fn created(place: String, resource: impl Versioned + Serialize) -> Re
 /// A resource, or 304 if the client has this version.
 pub(crate) fn unless_known(known: &IfNoneMatch, resource: impl Versioned + Serialize) -> Response {
     let etag = resource.etag();
+    unless_tagged(known, etag, axum::Json(resource))
+}
+
+/// A body with its entity tag, or 304 if the client has this one.
+pub(crate) fn unless_tagged(known: &IfNoneMatch, etag: String, body: impl IntoResponse) -> Response {
     if known.matches(&etag) {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response();
     }
-    tagged(resource)
+    ([(header::ETAG, etag)], body).into_response()
 }

@@ -14,19 +14,19 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{Json, Path},
     idempotency::Idempotency,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(get, revoke))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(create, list)).routes(routes!(get, revoke))
 }
 
 /// A token with what it is, which is not shown again.

@@ -4,11 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
+use axum::response::{IntoResponse as _, Response};
 use common::{
     db::{Db, RunQueryDsl as _, sql},
     error::{Error, Result},
@@ -59,10 +55,10 @@ async fn ask(db: &Db) -> Result<()> {
 
 /// Answers 503 for what waits for a database that is away. What needs none is answered all the same; what was being changed is
 /// rolled back.
-pub(crate) async fn guard(State(app): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(app: &AppState, work: impl Future<Output = Response>) -> Response {
     tokio::select! {
         biased;
-        response = next.run(request) => response,
+        response = work => response,
         () = app.availability.lost() => {
             ApiError::from(Error::Unavailable(anyhow::anyhow!("PostgreSQL does not answer"))).into_response()
         }

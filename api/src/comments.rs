@@ -7,7 +7,6 @@ use common::{
     ids::{CommentId, TaskId},
     page::{Page, Paging},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{Paged, created, tagged, unless_known},
@@ -15,12 +14,13 @@ use crate::{
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
     idempotency::Idempotency,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(create, list)).routes(routes!(get, update, delete))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(create, list)).routes(routes!(get, update, delete))
 }
 
 /// Comment on a task

@@ -73,7 +73,7 @@ enum Begin {
 #[derive(Debug, Clone)]
 struct BodyHash(Vec<u8>);
 
-/// Hashes the body of a request that has a key; a layer of the router.
+/// Runs a request, of which the body is hashed if it has a key.
 pub(crate) async fn hash_body(request: Request, next: Next) -> Response {
     if !request.headers().contains_key(KEY) {
         return next.run(request).await;

@@ -30,6 +30,7 @@ mod projects;
 mod reminders;
 mod reports;
 mod router;
+mod routes;
 mod sessions;
 mod stopping;
 mod tags;
@@ -42,7 +43,7 @@ use std::{net::SocketAddr, time::Duration};
 
 pub use admin::shell::{run as admin, verify as audit};
 use anyhow::Context as _;
-use axum::{middleware::from_fn_with_state, serve::ListenerExt as _};
+use axum::serve::ListenerExt as _;
 use common::{
     config::Database,
     db::{self, Db},
@@ -78,9 +79,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
 
     let (outbox, due) = Outbox::new();
-    let db = config.database.open(outbox)?;
     let redis = config.redis.open()?;
-    let app = AppState::new(db.clone(), redis.clone(), &config.secrets.secret_keys, config.settings.clone())?;
+    let db = config.database.open(outbox.with_cache(config.redis.cache(&redis)))?;
+    let app = AppState::new(
+        db.clone(),
+        redis.clone(),
+        &config.secrets.secret_keys,
+        config.settings.clone(),
+        stop.clone(),
+    )?;
     let bind = config.settings.http.bind;
     let listener = tokio::net::TcpListener::bind(bind)
         .await
@@ -115,8 +122,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             draining.cancel();
         }
     });
-    let service = router(app).layer(from_fn_with_state(stop, stopping::end_connection));
-    let service = service.into_make_service_with_connect_info::<SocketAddr>();
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     // An answer is written at once: holding it back for more (Nagle) gains nothing.
     let door = stopping::Door::new(listener, closing)?.tap_io(|stream| {
         let _ = stream.set_nodelay(true);

@@ -12,18 +12,18 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     config::Registration,
     error::{Problem, Result},
     idempotency::MAX_BODY,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(meta)).routes(routes!(health))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(meta)).routes(routes!(health))
 }
 
 /// What this installation is.

@@ -3,13 +3,14 @@
 
 use std::{
     any::Any,
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
 
 use axum::{
     Extension,
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -18,6 +19,7 @@ use common::{
     metrics,
     telemetry::Origin,
 };
+use futures::FutureExt as _;
 use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
 
@@ -39,13 +41,15 @@ pub(crate) fn did(operation: &'static str) -> Extension<TaskOperations> {
     Extension(TaskOperations(vec![operation]))
 }
 
-/// Gives the request its [`Origin`], its span and its metrics. A change runs in a task of its own, which ends although
-/// the client has left: what was begun is finished or refused as a whole.
+/// Gives the request its [`Origin`], its span and its metrics, and the answer its common headers. A change runs in a task of its
+/// own, which ends although the client has left: what was begun is finished or refused as a whole.
 pub(crate) async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
+    let uri = request.uri().clone();
     // The template, never the path: that may carry a token.
-    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let matched = request.extensions().get::<MatchedPath>().cloned();
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     let origin =
         Origin::of_headers(text(request.headers(), &REQUEST_ID), text(request.headers(), &TRACEPARENT));
     let request_id = origin.request_id.clone().unwrap_or_default();
@@ -63,13 +67,14 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
     };
 
     let status = response.status();
-    metrics::http_request(method_label(&method), &route, status.as_u16(), started.elapsed());
+    metrics::http_request(method_label(&method), route, status.as_u16(), started.elapsed());
     if let Some(TaskOperations(operations)) = response.extensions_mut().remove() {
         operations.into_iter().for_each(metrics::task_operation);
     }
     let took_ms = started.elapsed().as_secs_f64() * 1000.0;
     tracing::info!(parent: &span, http.status = status.as_u16(), took_ms, "answered");
-    if let Ok(value) = HeaderValue::from_str(&request_id) {
+    secure(response.headers_mut(), &uri);
+    if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
     response
@@ -80,33 +85,30 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 /// Anybody may send any word as a method; a label takes only those that mean something.
-fn method_label(method: &Method) -> &str {
-    const KNOWN: [Method; 7] = [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-    ];
-    if KNOWN.contains(method) { method.as_str() } else { "other" }
+fn method_label(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
-/// Answers 503 for a handler that does not come to an end.
-pub(crate) async fn time_limit(request: Request, next: Next) -> Response {
-    tokio::time::timeout(TIME_LIMIT, next.run(request)).await.unwrap_or_else(|_| {
+/// Answers 503 for work that does not come to an end.
+pub(crate) async fn time_limit(work: impl Future<Output = Response>) -> Response {
+    tokio::time::timeout(TIME_LIMIT, work).await.unwrap_or_else(|_| {
         let error = anyhow::anyhow!("no answer within {} s", TIME_LIMIT.as_secs());
         ApiError::from(Error::Unavailable(error)).into_response()
     })
 }
 
-/// A panic is a defect of ours, and is answered as one.
-pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+/// Answers 500 for work that panics: a defect of ours.
+pub(crate) async fn catch_panic(work: impl Future<Output = Response>) -> Response {
+    // What a panic leaves half done is not used again: a transaction is rolled back, a lock that was poisoned holds whole values.
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| panicked(&*panic))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Response {
     let text = panic
         .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or_default();
     tracing::error!(panic = text, "a handler panicked");
     Problem::new(Code::Internal, Code::Internal.help(), Vec::new()).into_response()
@@ -118,21 +120,18 @@ const DOCS_POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline';
 
 /// Headers for every answer: nothing is sniffed, framed or run that was not meant to be, no path leaks to other sites, and
 /// what is not said to be otherwise is asked for again. `Strict-Transport-Security` is up to what terminates TLS.
-pub(crate) async fn security_headers(request: Request, next: Next) -> Response {
-    let is_docs = request.uri().path().starts_with("/docs");
-    let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+fn secure(headers: &mut HeaderMap, uri: &Uri) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     if !headers.contains_key(header::CONTENT_SECURITY_POLICY) {
+        let is_docs = uri.path().starts_with("/docs");
         let policy = if is_docs { DOCS_POLICY } else { "default-src 'none'; frame-ancestors 'none'" };
         headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     }
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     }
-    response
 }
 
 /// Lets the scripts of these pages use the API (Fetch §3.2). Credentials are never a browser's own here, so none are
@@ -173,7 +172,6 @@ pub(crate) fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
 mod tests {
     use axum::{Router, body::to_bytes, http::StatusCode, middleware::from_fn, routing::get};
     use tower::{ServiceBuilder, ServiceExt as _};
-    use tower_http::catch_panic::CatchPanicLayer;
 
     use super::*;
 
@@ -185,12 +183,9 @@ mod tests {
                     .post(async || -> &'static str { panic!() }),
             )
             .route("/hangs", get(std::future::pending::<&'static str>))
-            .layer(
-                ServiceBuilder::new()
-                    .layer(from_fn(observe))
-                    .layer(from_fn(time_limit))
-                    .layer(CatchPanicLayer::custom(panicked)),
-            );
+            .layer(ServiceBuilder::new().layer(from_fn(observe)).layer(from_fn(
+                async |request, next: Next| catch_panic(time_limit(next.run(request))).await,
+            )));
         let (method, path) = path.split_once(' ').unwrap();
         let request = axum::http::Request::builder().method(method).uri(path).header("x-request-id", "abc-1");
         let response = routes.oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();

@@ -16,7 +16,6 @@ use common::{
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth,
@@ -24,12 +23,13 @@ use crate::{
     extract::{IfMatch, IfNoneMatch, Json},
     idempotency::Idempotency,
     limits::Bucket,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(get, update))
         .routes(routes!(pause))
         .routes(routes!(preview))

@@ -5,8 +5,7 @@
 //! have a port of their own.
 
 use axum::{
-    extract::{Request, State},
-    middleware::Next,
+    http::Uri,
     response::{IntoResponse as _, Response},
 };
 use common::{error::Error, metrics};
@@ -15,17 +14,17 @@ use crate::{auth::scopes::BASE, error::ApiError, state::AppState};
 
 /// Refuses a request of the API that would have to wait behind too many. `/health` tells whether the API works, also when it has
 /// much to do.
-pub(crate) async fn shed(State(app): State<AppState>, request: Request, next: Next) -> Response {
-    let resource = request.uri().path().strip_prefix(BASE);
+pub(crate) async fn shed(app: &AppState, uri: &Uri, work: impl Future<Output = Response>) -> Response {
+    let resource = uri.path().strip_prefix(BASE);
     if resource.is_none_or(|resource| resource == "/health") {
-        return next.run(request).await;
+        return work.await;
     }
     let Ok(_place) = app.under_way.try_acquire() else {
         metrics::request_shed("answer");
         return ApiError::from(Error::Overloaded).into_response();
     };
     match app.db.admit() {
-        Ok(()) => next.run(request).await,
+        Ok(()) => work.await,
         Err(error) => ApiError::from(error).into_response(),
     }
 }

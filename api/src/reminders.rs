@@ -14,7 +14,6 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{All, Paged},
@@ -23,12 +22,13 @@ use crate::{
     extract::{Json, Path, Query},
     idempotency::Idempotency,
     middleware::did,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(create, list))
         .routes(routes!(get, update, delete))
         .routes(routes!(fires))

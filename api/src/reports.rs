@@ -15,18 +15,18 @@ use common::{
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth,
     error::{Problem, Result},
     extract::{Path, Query},
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(stats)).routes(routes!(productivity)).routes(routes!(get))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(stats)).routes(routes!(productivity)).routes(routes!(get))
 }
 
 /// Count my tasks

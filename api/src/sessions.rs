@@ -18,19 +18,19 @@ use common::{
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::{Address, Auth, fits},
     error::{Problem, Result},
     extract::{Json, Path, Query},
     limits::Bucket,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(login))
         .routes(routes!(refresh))
         .routes(routes!(logout))

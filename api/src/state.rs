@@ -6,6 +6,7 @@ use common::{
     db::Db,
     redis::Redis,
     secrets::{Key, Purpose, SecretKeys},
+    shutdown::CancellationToken,
 };
 use tokio::sync::Semaphore;
 
@@ -31,14 +32,22 @@ pub struct Inner {
     /// Requests that may be under way.
     pub(crate) under_way: Semaphore,
     pub(crate) hashing: Hashing,
+    /// Cancelled when the process is told to stop.
+    pub(crate) stop: CancellationToken,
 }
 
 impl AppState {
-    /// The state of a process with these settings.
+    /// The state of a process with these settings, which is told to stop by `stop`.
     ///
     /// # Errors
     /// If there is no key.
-    pub fn new(db: Db, redis: Redis, secrets: &SecretKeys, settings: Settings) -> anyhow::Result<Self> {
+    pub fn new(
+        db: Db,
+        redis: Redis,
+        secrets: &SecretKeys,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let ip_keys = secrets.derive(Purpose::IpHash);
         let first = ip_keys.first().cloned().ok_or_else(|| anyhow::anyhow!("SECRET_KEYS holds no key"))?;
         Ok(Self(Arc::new(Inner {
@@ -52,6 +61,7 @@ impl AppState {
             cursor_keys: secrets.derive(Purpose::Cursor),
             ip_keys,
             hashing: Hashing::start()?,
+            stop,
         })))
     }
 }

@@ -8,9 +8,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use axum::{
-    extract::{Request, State},
     http::{HeaderValue, header},
-    middleware::Next,
     response::Response,
     serve::Listener,
 };
@@ -21,12 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const FIRST_REQUEST: Duration = Duration::from_millis(200);
 
 /// Says in every answer from `stop` on that the connection ends (RFC 9112 §9.6).
-pub(crate) async fn end_connection(
-    State(stop): State<CancellationToken>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let mut response = next.run(request).await;
+pub(crate) fn end_connection(stop: &CancellationToken, mut response: Response) -> Response {
     if stop.is_cancelled() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -17,21 +17,21 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    answer::{Paged, unless_known},
+    answer::{Paged, unless_tagged},
     auth::Auth,
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
     idempotency::Idempotency,
     middleware::did,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(create, list))
         .routes(routes!(get, update, replace, delete))
         .routes(routes!(complete))
@@ -130,11 +130,13 @@ async fn get(
     Query(view): Query<TaskView>,
     if_none_match: IfNoneMatch,
 ) -> Result<Response> {
+    if view.is_whole() {
+        let task = Task::find_json(&app.db, auth.viewer, id).await?;
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        return Ok(unless_tagged(&if_none_match, task.etag(), (json, task.json)));
+    }
     let mut conn = app.db.conn().await?;
     let task = Task::find(&mut conn, auth.viewer, id).await?;
-    if view.is_whole() {
-        return Ok(unless_known(&if_none_match, task));
-    }
     Ok(axum::Json(view.show(&mut conn, auth.viewer, vec![task]).await?.pop()).into_response())
 }
 

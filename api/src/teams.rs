@@ -8,7 +8,6 @@ use common::{
     projects::Membership,
     teams::{NewTeam, Team, TeamMember, TeamPatch},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{All, Paged, created, tagged, unless_known},
@@ -16,12 +15,13 @@ use crate::{
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path, Query},
     idempotency::Idempotency,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(create, list))
         .routes(routes!(get, update, delete))
         .routes(routes!(members))

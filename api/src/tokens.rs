@@ -2,7 +2,7 @@
 //! meanwhile is known to every process within a second, so logging out is immediate.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -28,7 +28,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Tokens {
     keys: Arc<[Key]>,
     ended: Arc<RwLock<Ended>>,
+    /// Tokens that a key of ours has signed, with what they say: a signature is checked once, and not at each request.
+    verified: Arc<RwLock<HashMap<Box<str>, Claims>>>,
 }
+
+/// How many tokens are remembered, of some 300 bytes each.
+const VERIFIED: usize = 4096;
 
 /// The sessions that ended while an access token of theirs may still be good.
 #[derive(Default)]
@@ -45,7 +50,7 @@ impl Ended {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Claims {
     sub: UserId,
     sid: SessionId,
@@ -67,7 +72,7 @@ impl Tokens {
     pub(crate) fn new(keys: Vec<Key>) -> Self {
         // Whoever came first installed the same one.
         let _ = HS256.install_default();
-        Self { keys: keys.into(), ended: Arc::default() }
+        Self { keys: keys.into(), ended: Arc::default(), verified: Arc::default() }
     }
 
     /// A token for a session, good from `now`.
@@ -92,7 +97,21 @@ impl Tokens {
     /// [`Error::Unauthenticated`] if it is damaged, forged or expired, or its session has ended.
     pub(crate) fn read(&self, token: &str, now: DateTime<Utc>) -> Result<Caller> {
         let refused = || Error::Unauthenticated(Code::InvalidToken);
-        let header = jsonwebtoken::decode_header(token).map_err(|_| refused())?;
+        let claims = self.verify(token).ok_or_else(refused)?;
+        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner).contains(claims.sid);
+        if claims.exp <= now.timestamp() || ended {
+            return Err(refused());
+        }
+        Ok(Caller { viewer: Viewer { user_id: claims.sub, project: None }, session: claims.sid })
+    }
+
+    /// What a token says, if a key of ours has signed it.
+    fn verify(&self, token: &str) -> Option<Claims> {
+        let known = self.verified.read().unwrap_or_else(PoisonError::into_inner).get(token).copied();
+        if known.is_some() {
+            return known;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
         // The clock is ours, so the time is checked below.
         let mut validation = Validation::new(Algorithm::HS256);
         validation.validate_exp = false;
@@ -102,14 +121,15 @@ impl Tokens {
             .filter(|key| header.kid.as_ref().is_none_or(|kid| *kid == key.id))
             .find_map(|key| {
                 jsonwebtoken::decode(token, &DecodingKey::from_secret(key.bytes()), &validation).ok()
-            })
-            .ok_or_else(refused)?
+            })?
             .claims;
-        let ended = self.ended.read().unwrap_or_else(PoisonError::into_inner).contains(claims.sid);
-        if claims.exp <= now.timestamp() || ended {
-            return Err(refused());
+        let mut verified = self.verified.write().unwrap_or_else(PoisonError::into_inner);
+        if verified.len() >= VERIFIED {
+            // Most have expired since it was last full; those that have not are verified once more.
+            verified.clear();
         }
-        Ok(Caller { viewer: Viewer { user_id: claims.sub, project: None }, session: claims.sid })
+        verified.insert(token.into(), claims);
+        Some(claims)
     }
 
     /// These sessions have ended: this process knows at once.

@@ -18,7 +18,6 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{All, tagged, unless_known},
@@ -26,12 +25,13 @@ use crate::{
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json, Path},
     idempotency::Idempotency,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(crate) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(create, list))
         .routes(routes!(event_types))
         .routes(routes!(get, update, delete))

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
+    cache::Cache,
     clock::Clock,
     db::{Db, PoolOptions},
     dispatcher::Outbox,
@@ -63,9 +64,17 @@ pub struct RedisServer {
     /// What all keys begin with, so that several installations can share a server
     #[arg(long, env = "REDIS_PREFIX", default_value = "tt", value_name = "PREFIX", value_parser = redis_prefix)]
     pub redis_prefix: String,
+    /// How long a copy of a task may be kept in Redis, so that reading it again asks Redis alone (0: none is kept)
+    #[arg(long, env = "CACHE_SECONDS", default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=3600))]
+    pub cache_seconds: u16,
 }
 
 impl RedisServer {
+    /// The copies that are kept there, if any.
+    pub fn cache(&self, redis: &Redis) -> Option<Cache> {
+        Cache::new(redis.clone(), Duration::from_secs(self.cache_seconds.into()))
+    }
+
     /// The connections.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{db::Db, ids::JobId, ledger, metrics, queue::Queue, redis::Redis};
+use crate::{cache::Cache, db::Db, ids::JobId, ledger, metrics, queue::Queue, redis::Redis};
 
 /// Committed jobs that wait for the dispatcher, at most.
 const CAPACITY: usize = 10_000;
@@ -34,20 +34,35 @@ pub struct DueJob {
     pub run_at: DateTime<Utc>,
 }
 
-/// Where committed jobs are left for the dispatcher. The default has none: everything is left to the relay.
+/// What a commit tells Redis: jobs are left for the dispatcher, copies are taken away. The default has neither: everything is left to
+/// the relay.
 #[derive(Debug, Clone, Default)]
-pub struct Outbox(Option<mpsc::Sender<DueJob>>);
+pub struct Outbox {
+    jobs: Option<mpsc::Sender<DueJob>>,
+    cache: Option<Cache>,
+}
 
 impl Outbox {
     /// An outbox, and what the dispatcher reads from it.
     pub fn new() -> (Self, mpsc::Receiver<DueJob>) {
-        let (sender, receiver) = mpsc::channel(CAPACITY);
-        (Self(Some(sender)), receiver)
+        let (jobs, receiver) = mpsc::channel(CAPACITY);
+        (Self { jobs: Some(jobs), cache: None }, receiver)
+    }
+
+    /// The same, with copies that are taken away.
+    #[must_use]
+    pub fn with_cache(self, cache: Option<Cache>) -> Self {
+        Self { cache, ..self }
+    }
+
+    /// Copies that a commit makes outdated.
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.cache.as_ref()
     }
 
     /// Leaves jobs; never waits. The relay takes what does not fit.
     pub(crate) fn send(&self, jobs: Vec<DueJob>) {
-        let Some(sender) = &self.0 else { return };
+        let Some(sender) = &self.jobs else { return };
         let count = jobs.len();
         let sent = jobs.into_iter().take_while(|job| sender.try_send(job.clone()).is_ok()).count();
         if sent < count {

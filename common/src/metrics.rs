@@ -2,10 +2,14 @@
 //! alerts may name no other, and a test compares. Middleware, the runner and the loops call these; handlers and jobs
 //! do not.
 
+mod requests;
+
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+pub use self::requests::{cache_request, http_request};
 
 use crate::jobs::QUEUE_OF_KIND;
 
@@ -99,6 +103,7 @@ pub const METRICS: &[(&str, Kind, &str)] = &[
         Counter,
         "Decisions of the local limiter because Redis was away",
     ),
+    ("tasktracker_cache_requests_total", Counter, "Questions for a copy in Redis, by result"),
     (
         "tasktracker_requests_shed_total",
         Counter,
@@ -181,14 +186,6 @@ pub fn render(handle: &PrometheusHandle) -> String {
     metrics_process::Collector::default().collect();
     handle.run_upkeep();
     handle.render()
-}
-
-/// A request was answered.
-pub fn http_request(method: &str, route: &str, status: u16, took: Duration) {
-    let labels = [("method", method.to_owned()), ("route", route.to_owned())];
-    histogram!("http_request_duration_seconds", &labels).record(took);
-    counter!("http_requests_total", "method" => labels[0].1.clone(), "route" => labels[1].1.clone(), "status" => status.to_string())
-        .increment(1);
 }
 
 /// What the counters of a worker are labelled with, from the beginning: see [`start_worker`].
@@ -354,6 +351,9 @@ pub fn request_shed(waiting_for: &'static str) {
 pub fn start_api() {
     for waiting_for in ["answer", "database", "passwords"] {
         counter!("tasktracker_requests_shed_total", "waiting_for" => waiting_for).absolute(0);
+    }
+    for result in ["hit", "miss"] {
+        counter!("tasktracker_cache_requests_total", "result" => result).absolute(0);
     }
 }
 

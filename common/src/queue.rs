@@ -23,11 +23,15 @@ use std::{fmt, sync::LazyLock, time::Duration};
 use futures::{Stream, StreamExt};
 use redis::{
     AsyncCommands, FromRedisValue, RedisResult, RedisWrite, Script, ScriptInvocation, ToRedisArgs,
-    ToSingleRedisArg, aio::ConnectionManager,
+    ToSingleRedisArg,
 };
 use uuid::Uuid;
 
-use crate::{dispatcher::DueJob, ids::JobId, redis::Redis};
+use crate::{
+    dispatcher::DueJob,
+    ids::JobId,
+    redis::{Connection, Redis},
+};
 
 /// How many ids a script takes at most, so that none of them blocks Redis for long.
 pub const MAX_IDS: usize = 500;
@@ -68,7 +72,7 @@ pub struct Queue {
     lanes: String,
     wake: String,
     epoch: String,
-    redis: ConnectionManager,
+    redis: Connection,
 }
 
 impl Queue {

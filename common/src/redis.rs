@@ -6,7 +6,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -38,8 +38,8 @@ const DEAD_PEER: Duration = Duration::from_secs(5);
 pub struct Redis {
     client: Client,
     prefix: Arc<str>,
-    queue: ConnectionManager,
-    request: ConnectionManager,
+    queue: Connection,
+    request: Connection,
     breaker: Arc<Breaker>,
 }
 
@@ -66,17 +66,9 @@ impl Redis {
             }
             None => Client::open(info)?,
         };
-        let manager = |timeout| {
-            let config = ConnectionManagerConfig::new()
-                .set_connection_timeout(Some(Duration::from_secs(1)))
-                .set_response_timeout(Some(timeout))
-                // The caller decides when to try again: waiting here would hide that Redis is down.
-                .set_number_of_retries(0);
-            ConnectionManager::new_lazy_with_config(client.clone(), config)
-        };
         let redis = Self {
-            queue: manager(QUEUE_TIMEOUT)?,
-            request: manager(Duration::from_secs(1))?,
+            queue: Connection::new(&client, QUEUE_TIMEOUT)?,
+            request: Connection::new(&client, Duration::from_secs(1))?,
             breaker: Arc::default(),
             prefix: prefix.into(),
             client,
@@ -98,7 +90,7 @@ impl Redis {
 
     /// The connection for work that waits for Redis: an answer may take 5 s.
     #[must_use]
-    pub fn queue(&self) -> ConnectionManager {
+    pub fn queue(&self) -> Connection {
         self.queue.clone()
     }
 
@@ -156,17 +148,93 @@ impl fmt::Debug for Redis {
     }
 }
 
+/// A connection that comes back by itself, whatever was the matter. A [`ConnectionManager`] does so after an I/O error alone: one that
+/// was refused once, for its password or because the server was loading its data, would stay refused for as long as the process lives.
+#[derive(Clone)]
+pub struct Connection {
+    client: Client,
+    timeout: Duration,
+    manager: Arc<RwLock<ConnectionManager>>,
+}
+
+impl Connection {
+    fn new(client: &Client, timeout: Duration) -> RedisResult<Self> {
+        let manager = Arc::new(RwLock::new(lazy(client, timeout)?));
+        Ok(Self { client: client.clone(), timeout, manager })
+    }
+
+    /// A poisoned lock still holds a manager.
+    fn manager(&self) -> ConnectionManager {
+        self.manager.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a command brought; if that was a refusal, the next one begins anew.
+    fn renewed<T>(&self, result: RedisResult<T>) -> RedisResult<T> {
+        if let Err(error) = &result
+            && is_refusal(error)
+            && let Ok(fresh) = lazy(&self.client, self.timeout)
+        {
+            *self.manager.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        result
+    }
+
+    async fn send(&self, cmd: &Cmd) -> RedisResult<Value> {
+        let result = self.manager().send_packed_command(cmd).await;
+        self.renewed(result)
+    }
+
+    async fn send_all(&self, pipeline: &Pipeline, offset: usize, count: usize) -> RedisResult<Vec<Value>> {
+        let result = self.manager().send_packed_commands(pipeline, offset, count).await;
+        self.renewed(result)
+    }
+}
+
+fn lazy(client: &Client, timeout: Duration) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_connection_timeout(Some(Duration::from_secs(1)))
+        .set_response_timeout(Some(timeout))
+        // The caller decides when to try again: waiting here would hide that Redis is down.
+        .set_number_of_retries(0);
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(self.send(cmd))
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        Box::pin(self.send_all(pipeline, offset, count))
+    }
+
+    fn get_db(&self) -> i64 {
+        self.client.get_connection_info().redis_settings().db()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").finish_non_exhaustive()
+    }
+}
+
 /// The connection of [`Redis::request`]; commands, pipelines and scripts run on it as on any other.
 #[derive(Clone)]
 pub struct RequestConnection {
-    inner: ConnectionManager,
+    inner: Connection,
     breaker: Arc<Breaker>,
 }
 
 impl RequestConnection {
     async fn guard<T>(
         breaker: &Breaker,
-        probe_with: ConnectionManager,
+        probe_with: Connection,
         command: impl Future<Output = RedisResult<T>>,
     ) -> RedisResult<T> {
         if breaker.is_open() {
@@ -185,7 +253,7 @@ impl RequestConnection {
 impl ConnectionLike for RequestConnection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         let probe_with = self.inner.clone();
-        Box::pin(Self::guard(&self.breaker, probe_with, self.inner.send_packed_command(cmd)))
+        Box::pin(Self::guard(&self.breaker, probe_with, self.inner.send(cmd)))
     }
 
     fn req_packed_commands<'a>(
@@ -195,7 +263,7 @@ impl ConnectionLike for RequestConnection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         let probe_with = self.inner.clone();
-        let commands = self.inner.send_packed_commands(pipeline, offset, count);
+        let commands = self.inner.send_all(pipeline, offset, count);
         Box::pin(Self::guard(&self.breaker, probe_with, commands))
     }
 
@@ -242,7 +310,13 @@ impl Breaker {
 
 /// Whether an error says that there is no connection, and not what became of a command.
 fn is_no_connection(error: &RedisError) -> bool {
-    error.is_io_error() || error.kind() == ErrorKind::AuthenticationFailed
+    error.is_io_error() || is_refusal(error)
+}
+
+/// Whether a server answered that it does not take the connection, now or at all.
+fn is_refusal(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS" | "LOADING"))
 }
 
 /// Why a Redis cannot be used, where it should be, and what to do about it. The address holds no password.
@@ -265,7 +339,7 @@ fn trouble(client: &Client, error: &RedisError) -> String {
 }
 
 /// Drives a connection until it answers or has failed for good, so that the manager replaces it.
-async fn probe(mut connection: ConnectionManager) {
+async fn probe(mut connection: Connection) {
     if let Err(error) = redis::cmd("PING").query_async::<()>(&mut connection).await {
         tracing::warn!(%error, "Redis does not answer: requests go on without it");
     }

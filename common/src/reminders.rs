@@ -30,7 +30,7 @@ use utoipa::ToSchema;
 pub(crate) use self::first::FirstReminders;
 pub use self::{
     by_mail::Subject,
-    change::{Changed, add},
+    change::Changed,
     delivery::{BATCH, CATCH_UP_PER_SECOND, Recovered, Taken, queue_due, recover, until_next},
     fire::{Channel, Fire, Reason},
     input::{At, MAX_PER_TASK, NewReminder, check},

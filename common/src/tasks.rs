@@ -2,6 +2,7 @@
 //! what a client may set is a type of its own, and every finder takes the viewer.
 
 mod batch;
+mod cached;
 mod change;
 mod create;
 pub mod due;
@@ -25,6 +26,7 @@ use utoipa::ToSchema;
 
 pub use self::{
     batch::{Batch, Operation},
+    cached::{TaskJson, TaskRow, outdate},
     change::Changed,
     due::{Due, DueInput, DueKind},
     event::{TaskData, record_all},

@@ -2,10 +2,13 @@
 //! on a terminal. Identifiers are fields with dotted names (`job.id`); an error is logged once, at the boundary.
 //! Never logged: tokens, passwords, keys, bodies, mail texts, paths that carry a token.
 
+mod lines;
+
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
+use self::lines::{JsonLines, JsonMembers};
 use crate::config::{LogFormat, Telemetry};
 
 /// Starts logging. The first thing that a process does after reading its configuration.
@@ -22,10 +25,8 @@ pub fn init(process: &'static str, config: &Telemetry) -> anyhow::Result<()> {
     };
     if json {
         let layer = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(true)
-            .with_span_list(false)
+            .fmt_fields(JsonMembers)
+            .event_format(JsonLines)
             .with_writer(std::io::stderr);
         registry.with(layer).try_init()?;
     } else {

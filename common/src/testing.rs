@@ -10,6 +10,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl as _};
 use tokio::sync::{OnceCell, mpsc};
 
 use crate::{
+    cache::Cache,
     clock::Clock,
     db::{self, Db, PoolOptions},
     dispatcher::{DueJob, Outbox},
@@ -106,9 +107,15 @@ impl TestDatabase {
 
     /// A pool as the application has it, by `clock`; what is committed and due can be read from the receiver.
     pub fn open(&self, clock: Clock) -> (Db, mpsc::Receiver<DueJob>) {
+        self.open_with(clock, None)
+    }
+
+    /// The same, with copies in Redis.
+    pub fn open_with(&self, clock: Clock, cache: Option<Cache>) -> (Db, mpsc::Receiver<DueJob>) {
         let (outbox, due) = Outbox::new();
         let options = PoolOptions { size: 8, ..PoolOptions::default() };
-        (Db::new(&self.app_url, options, clock, outbox).expect("the URL is good"), due)
+        let db = Db::new(&self.app_url, options, clock, outbox.with_cache(cache));
+        (db.expect("the URL is good"), due)
     }
 }
 

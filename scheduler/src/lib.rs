@@ -55,8 +55,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     let table = table(&config)?;
     let (outbox, due) = Outbox::new();
-    let db = config.database.open(outbox)?;
     let redis = config.redis.open()?;
+    let db = config.database.open(outbox.with_cache(config.redis.cache(&redis)))?;
     tokio::spawn(dispatcher::run(db.clone(), redis.clone(), due, stop.clone()));
     let health = Health::default();
     let (mut readiness, mut ready) = Readiness::new(db.clone(), health.clone());

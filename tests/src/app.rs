@@ -16,6 +16,7 @@ use api::{
     state::AppState,
 };
 use common::{
+    cache::Cache,
     clock::Clock,
     config::{Accounts, Archiving, PublicAddress, Webhooks},
     db::{self, Db},
@@ -25,6 +26,7 @@ use common::{
     redis::Redis,
     reminders,
     secrets::SecretKeys,
+    shutdown::CancellationToken,
     testing::{TestDatabase, at, setting},
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
@@ -88,9 +90,10 @@ impl TestApp {
         require_email_verification: bool,
         change: impl FnOnce(&mut Http),
     ) -> Self {
-        let (db, due) = TestDatabase::create().await.open(Clock::fixed(at(instant)));
         let prefix = format!("test-{:x}", rand::random::<u64>());
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).expect("TEST_REDIS_URL is a URL");
+        let cache = Cache::new(redis.clone(), Duration::from_secs(60));
+        let (db, due) = TestDatabase::create().await.open_with(Clock::fixed(at(instant)), cache);
         let sink = MailSink::start(Options::default()).await.expect("a mail sink");
 
         let keys: SecretKeys = "test:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().expect("keys");
@@ -112,7 +115,8 @@ impl TestApp {
             accounts: Accounts { require_email_verification },
         };
         change(&mut settings.http);
-        let app = AppState::new(db.clone(), redis.clone(), &keys, settings).expect("state");
+        let app = AppState::new(db.clone(), redis.clone(), &keys, settings, CancellationToken::new())
+            .expect("state");
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let service = api::router(app).into_make_service_with_connect_info::<SocketAddr>();

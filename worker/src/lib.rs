@@ -40,8 +40,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
 
     let (outbox, due) = Outbox::new();
-    let db = config.database.open(outbox)?;
     let redis = config.redis.open()?;
+    let db = config.database.open(outbox.with_cache(config.redis.cache(&redis)))?;
     // Probes, and the jobs that jobs commit, outlive the last job.
     let last = CancellationToken::new();
     let health = Health::default();

@@ -21,7 +21,6 @@ use common::{
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{tagged, unless_known},
@@ -29,12 +28,13 @@ use crate::{
     error::{Problem, Result},
     extract::{IfMatch, IfNoneMatch, Json},
     limits::Bucket,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(me, update_me, delete_me))
         .routes(routes!(restore))
         .routes(routes!(change_password))

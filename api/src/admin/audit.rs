@@ -12,13 +12,13 @@ use common::{
     page::Page,
 };
 use futures::stream;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::Query,
+    routes::{Routes, routes},
     state::AppState,
 };
 
@@ -38,8 +38,8 @@ const COLUMNS: [&str; 10] = [
     "details",
 ];
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list))
 }
 
 /// List the audit trail

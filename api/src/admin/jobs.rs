@@ -11,18 +11,18 @@ use garde::Validate;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::IntoParams;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::{Path, Query},
+    routes::{Routes, routes},
     state::AppState,
 };
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list))
         .routes(routes!(retry_all))
         .routes(routes!(get))

@@ -7,18 +7,18 @@ use common::{
     page::{Page, Paging},
     reminders::LateFire,
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::Query,
+    routes::{Routes, routes},
     state::AppState,
 };
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(reminders)).routes(routes!(mail))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(reminders)).routes(routes!(mail))
 }
 
 /// List late reminders

@@ -17,20 +17,20 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Admin,
     error::{Problem, Result},
     extract::Json,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// How long the answer waits for the mail: a little less than clients and proxies do.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(test))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(test))
 }
 
 /// Where the mail goes.

@@ -10,17 +10,17 @@ use garde::Validate;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Admin,
     error::{Problem, Result},
     extract::{Json, Path},
+    routes::{Routes, routes},
     state::AppState,
 };
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(pause)).routes(routes!(resume))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(pause)).routes(routes!(resume))
 }
 
 /// All queues.

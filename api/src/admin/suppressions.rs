@@ -7,18 +7,18 @@ use common::{
     page::Page,
     suppressions::{SuppressionEntry, SuppressionFilter},
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Paged,
     auth::Admin,
     error::{Problem, Result},
     extract::{Path, Query},
+    routes::{Routes, routes},
     state::AppState,
 };
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(delete))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(delete))
 }
 
 /// List suppressed addresses

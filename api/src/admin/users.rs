@@ -9,18 +9,18 @@ use common::{
     users::{Account, AccountFilter, AccountPatch},
 };
 use serde_json::json;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::{Paged, tagged},
     auth::Admin,
     error::{Problem, Result},
     extract::{IfMatch, Json, Path, Query},
+    routes::{Routes, routes},
     state::AppState,
 };
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, update))
+pub(super) fn routes() -> Routes {
+    Routes::new().routes(routes!(list)).routes(routes!(get, update))
 }
 
 /// List accounts

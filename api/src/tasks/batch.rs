@@ -12,7 +12,6 @@ use common::{
 };
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     auth::Auth,
@@ -20,12 +19,13 @@ use crate::{
     extract::Json,
     idempotency::Idempotency,
     middleware::TaskOperations,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// The routes of this resource.
-pub(crate) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(batch))
+pub(crate) fn routes() -> Routes {
+    Routes::new().routes(routes!(batch))
 }
 
 /// What came of a batch.

@@ -14,7 +14,6 @@ use common::{
 use garde::Validate;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     answer::Paged,
@@ -22,14 +21,15 @@ use crate::{
     error::{Problem, Result},
     extract::{Path, Query},
     idempotency::Idempotency,
+    routes::{Routes, routes},
     state::AppState,
 };
 
 /// How often it is looked whether a test has come to its end.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub(super) fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+pub(super) fn routes() -> Routes {
+    Routes::new()
         .routes(routes!(list))
         .routes(routes!(get))
         .routes(routes!(redeliver))

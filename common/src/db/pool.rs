@@ -20,6 +20,7 @@ use url::form_urlencoded;
 
 use super::{Tx, advice, timer::Timer};
 use crate::{
+    cache::Cache,
     clock::Clock,
     dispatcher::Outbox,
     error::{Error, Result},
@@ -116,6 +117,11 @@ impl Db {
     pub async fn conn(&self) -> Result<Conn> {
         self.admit()?;
         Ok(self.pool.get().await?)
+    }
+
+    /// Copies of what is in it.
+    pub fn cache(&self) -> Option<&Cache> {
+        self.outbox.cache()
     }
 
     /// Begins a transaction.

@@ -19,6 +19,8 @@ pub struct Tx {
     clock: Clock,
     outbox: Outbox,
     due: Vec<DueJob>,
+    /// What the copies of are to be taken away.
+    outdated: Vec<String>,
 }
 
 /// A step of a transaction, a savepoint of PostgreSQL.
@@ -36,7 +38,7 @@ impl Tx {
         if let Some(sent) = conn.batch_execute("BEGIN").now_or_never() {
             sent?;
         }
-        Ok(Self { conn: Some(conn), clock, outbox, due: Vec::new() })
+        Ok(Self { conn: Some(conn), clock, outbox, due: Vec::new(), outdated: Vec::new() })
     }
 
     /// The connection, for statements inside the transaction.
@@ -53,6 +55,13 @@ impl Tx {
     /// Remembers a job that may start as soon as this transaction is committed.
     pub(crate) fn push_at_commit(&mut self, job: DueJob) {
         self.due.push(job);
+    }
+
+    /// Remembers things of which copies show what is no longer so when this is committed.
+    pub(crate) fn outdate(&mut self, things: impl Iterator<Item = String>) {
+        if self.outbox.cache().is_some() {
+            self.outdated.extend(things);
+        }
     }
 
     /// Begins a step, which can be undone by itself; [`Tx::end_step`] ends it.
@@ -76,14 +85,28 @@ impl Tx {
         Ok(self.conn().batch_execute("RELEASE SAVEPOINT step").await?)
     }
 
-    /// Makes it so, and hands the jobs that are due to the dispatcher. Neither waits for Redis nor fails with it.
+    /// Takes the copies away that it makes outdated, makes it so, and hands the jobs that are due to the dispatcher. Redis may delay it by
+    /// 15 ms, and cannot make it fail.
     ///
     /// # Errors
     /// If the database refuses or is away. After a lost connection it is unknown whether the commit happened;
     /// an `Idempotency-Key` makes the retry safe.
     pub async fn commit(mut self) -> Result<()> {
+        let cache = self.outbox.cache().filter(|_| !self.outdated.is_empty()).cloned();
+        let covered = match cache {
+            Some(cache) => {
+                self.outdated.sort_unstable();
+                self.outdated.dedup();
+                let cover = cache.cover(&self.outdated).await;
+                Some((cache, cover))
+            }
+            None => None,
+        };
         self.conn().batch_execute("COMMIT").await?;
         self.conn = None;
+        if let Some((cache, cover)) = covered {
+            cache.lift(cover);
+        }
         self.outbox.send(std::mem::take(&mut self.due));
         Ok(())
     }

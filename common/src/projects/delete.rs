@@ -114,6 +114,7 @@ async fn move_tasks(tx: &mut Tx, viewer: Viewer, from: ProjectId, to: ProjectId)
     .await?;
     let Some(now) = moved.as_slice().first().map(|row| row.updated_at) else { return Ok(()) };
     let ids: Vec<TaskId> = moved.into_iter().map(|row| row.id).collect();
+    tasks::outdate(tx, ids.iter().copied());
     tags::rescope(tx, &ids).await?;
     tasks::recount(tx, viewer, now, &ids).await?;
     tasks::record_released(tx, viewer, &ids, &["project_id", "assignee_id"]).await
@@ -140,6 +141,7 @@ async fn trash_tasks(tx: &mut Tx, viewer: Viewer, project: ProjectId) -> Result<
     .await?;
     let Some(now) = trashed.as_slice().first().map(|row| row.updated_at) else { return Ok(()) };
     let ids: Vec<TaskId> = trashed.iter().map(|row| row.id).collect();
+    tasks::outdate(tx, ids.iter().copied());
     tags::rescope(tx, &ids).await?;
     tasks::recount(tx, viewer, now, &ids).await?;
     let fresh: Vec<TaskId> = trashed.iter().filter(|row| !row.was_in_trash).map(|row| row.id).collect();

@@ -65,6 +65,7 @@ pub(crate) async fn release(
     .await?;
     let Some(now) = rows.as_slice().first().map(|row| row.updated_at) else { return Ok(()) };
     let ids: Vec<TaskId> = rows.into_iter().map(|row| row.id).collect();
+    tasks::outdate(tx, ids.iter().copied());
     tasks::recount(tx, by, now, &ids).await?;
     tasks::record_released(tx, by, &ids, &["assignee_id", "owner_id"]).await
 }

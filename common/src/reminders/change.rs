@@ -1,4 +1,4 @@
-use diesel::sql_types::{Array, Integer, Nullable, Text, Timestamp, Timestamptz, Uuid};
+use diesel::sql_types::{Integer, Nullable, Text, Timestamp, Timestamptz, Uuid};
 
 use super::{
     MAX_PER_TASK, NewReminder, Reminder, ReminderKind,
@@ -9,52 +9,11 @@ use crate::{
     access::Viewer,
     db::{RunQueryDsl as _, Tx, sql},
     error::{Code, Error, OnConstraint as _, Result},
-    ids::{ReminderId, TaskId, UserId},
+    ids::{ReminderId, TaskId},
     schema::sql_types,
     tasks::{self, visible_to_sql},
     users::Person,
 };
-
-/// Gives a task these reminders, which [`check`](super::check) has passed. The caller plans them with
-/// [`replan_task`].
-///
-/// # Errors
-/// If the database is away.
-pub async fn add(
-    tx: &mut Tx,
-    task: TaskId,
-    user: UserId,
-    new: &[NewReminder],
-    person: &Person,
-) -> Result<Vec<ReminderId>> {
-    if new.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<ReminderId> = new.iter().map(|_| ReminderId::new()).collect();
-    let kinds: Vec<&str> = new.iter().map(|reminder| reminder.kind.as_str()).collect();
-    let offsets: Vec<Option<i32>> = new.iter().map(|reminder| reminder.offset_minutes).collect();
-    let pinned: Vec<_> = new.iter().map(|reminder| reminder.at.map(|at| at.pin(person.zone))).collect();
-    let locals: Vec<_> = pinned.iter().map(|at| at.as_ref().map(|(local, _)| *local)).collect();
-    let zones: Vec<_> = pinned.into_iter().map(|at| at.map(|(_, zone)| zone)).collect();
-    // An instant and a local time that are the same are one reminder, too.
-    sql!(
-        "INSERT INTO reminders (id, task_id, user_id, kind, offset_minutes, at_local, at_zone, created_at)
-         SELECT n.id, {task}, {user}, n.kind::reminder_kind, n.offset_minutes, n.at_local, n.at_zone, {now}
-         FROM unnest({ids}, {kinds}, {offsets}, {locals}, {zones}) AS n (id, kind, offset_minutes, at_local, at_zone)
-         ON CONFLICT DO NOTHING",
-        task: Uuid = task,
-        user: Uuid = user,
-        now: Timestamptz = person.now,
-        ids: Array<Uuid> = ids.clone(),
-        kinds: Array<Text> = kinds,
-        offsets: Array<Nullable<Integer>> = offsets,
-        locals: Array<Nullable<Timestamp>> = locals,
-        zones: Array<Nullable<Text>> = zones,
-    )
-    .execute(tx.conn())
-    .await?;
-    Ok(ids)
-}
 
 /// What came of a change of a reminder.
 #[derive(Debug)]
@@ -80,12 +39,29 @@ impl Reminder {
             let detail = format!("A task has at most {MAX_PER_TASK} reminders.");
             return Err(Error::invalid("", Code::TooMany, detail));
         }
-        let ids = add(tx, task, viewer.user_id, std::slice::from_ref(new), &person).await?;
+        let id = ReminderId::new();
+        let (local, zone) = new.at.map(|at: At| at.pin(person.zone)).unzip();
+        // An instant and a local time that are the same are one reminder, too.
+        let added = sql!(
+            "INSERT INTO reminders (id, task_id, user_id, kind, offset_minutes, at_local, at_zone, created_at)
+             VALUES ({id}, {task}, {user}, {kind}, {offset}, {local}, {zone}, {now}) ON CONFLICT DO NOTHING",
+            id: Uuid = id,
+            task: Uuid = task,
+            user: Uuid = viewer.user_id,
+            kind: sql_types::ReminderKind = new.kind,
+            offset: Nullable<Integer> = new.offset_minutes,
+            local: Nullable<Timestamp> = local,
+            zone: Nullable<Text> = zone,
+            now: Timestamptz = person.now,
+        )
+        .execute(tx.conn())
+        .await?;
+        if added == 0 {
+            return Err(duplicate());
+        }
         let warnings = replan_task(tx, task, &person).await?;
-        let reminder =
-            Self::of_task(tx.conn(), viewer, task).await?.into_iter().find(|r| ids.contains(&r.id));
         tasks::record_change(tx, viewer, task, "reminders").await?;
-        Ok(Changed { reminder: reminder.ok_or_else(duplicate)?, warnings })
+        Ok(Changed { reminder: Self::find(tx.conn(), viewer, task, id).await?, warnings })
     }
 
     /// Makes it fire at another time, or from now on by another rule. What it has sent stays as it is.
@@ -171,6 +147,7 @@ async fn touch(tx: &mut Tx, viewer: Viewer, task: TaskId) -> Result<bool> {
         deleted: bool,
     }
 
+    tasks::outdate(tx, [task]);
     let now = tx.clock().now();
     let row: Option<Row> = sql!(
         concat!(

@@ -15,7 +15,7 @@ use crate::{
     error::Result,
     ids::{FireId, ReminderId, TaskId, UserId},
     schema::sql_types,
-    tasks::due::Meaning,
+    tasks::{self, due::Meaning},
     telemetry::Origin,
     users::Person,
     zone::Zone,
@@ -206,10 +206,12 @@ pub async fn replan_person(tx: &mut Tx, person: &Person) -> Result<usize> {
         rows.iter().filter_map(|row| Some((row, row.plan(person.now, Cause::Moved)?))).collect();
     apply(tx, person.now, &changes).await?;
     if !changes.is_empty() {
+        let ids: Vec<TaskId> = changes.iter().map(|(row, _)| row.task_id).collect();
+        tasks::outdate(tx, ids.iter().copied());
         sql!(
             "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = ANY({ids})",
             now: Timestamptz = person.now,
-            ids: Array<Uuid> = changes.iter().map(|(row, _)| row.task_id).collect::<Vec<_>>(),
+            ids: Array<Uuid> = ids,
         )
         .execute(tx.conn())
         .await?;

@@ -14,7 +14,7 @@ use crate::{
     error::{Code, Error, FieldError, Result},
     ids::{FireId, ReminderId, TaskId},
     schema::reminder_fires,
-    tasks::visible_to_sql,
+    tasks::{self, visible_to_sql},
     telemetry::Origin,
     users::Person,
     zone,
@@ -147,6 +147,7 @@ async fn touch(tx: &mut Tx, viewer: Viewer, task: TaskId) -> Result<i32> {
         closed: bool,
     }
 
+    tasks::outdate(tx, [task]);
     let row: Option<Task> = sql!(
         concat!(
             "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = {task} AND ",

@@ -319,6 +319,7 @@ async fn changed(tx: &mut Tx, viewer: Viewer, ids: &[TaskId]) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
+    tasks::outdate(tx, ids.iter().copied());
     let now = tx.clock().now();
     sql!(
         "UPDATE tasks SET version = version + 1, updated_at = {now} WHERE id = ANY ({ids})",

@@ -95,7 +95,7 @@ impl Task {
                 position.map(|position| tasks::position.eq(position)),
                 due.as_ref(),
                 status.map(|status| status_columns(status, person.now)),
-                touched(&before, person.now),
+                touched(tx, &before, person.now),
             ))
             .returning(Self::as_returning());
         let after: Self = Prepared(update).get_result(tx.conn()).await?;
@@ -174,7 +174,7 @@ impl Task {
             return Ok(Changed { task: before, warnings: Vec::new() });
         }
         let update = diesel::update(tasks::table.find(id))
-            .set((status_columns(status, person.now), touched(&before, person.now)));
+            .set((status_columns(status, person.now), touched(tx, &before, person.now)));
         Prepared(update).execute(tx.conn()).await?;
         let after = settle(tx, viewer, id, &person).await?;
         after.task.record_changed(tx, viewer, &before).await?;
@@ -198,7 +198,7 @@ impl Task {
             return Ok(Changed { task: before, warnings: Vec::new() });
         }
         let update = diesel::update(tasks::table.find(id))
-            .set((tasks::archived_at.eq(archived.then_some(person.now)), touched(&before, person.now)));
+            .set((tasks::archived_at.eq(archived.then_some(person.now)), touched(tx, &before, person.now)));
         Prepared(update).execute(tx.conn()).await?;
         let after = settle(tx, viewer, id, &person).await?;
         let kind = if archived { EventType::TaskArchived } else { EventType::TaskRestored };
@@ -214,7 +214,7 @@ impl Task {
         let (person, before) = Self::open(tx, viewer, id, expected, Right::Edit).await?;
         if before.deleted_at.is_none() {
             diesel::update(tasks::table.find(id))
-                .set((tasks::deleted_at.eq(Some(person.now)), touched(&before, person.now)))
+                .set((tasks::deleted_at.eq(Some(person.now)), touched(tx, &before, person.now)))
                 .execute(tx.conn())
                 .await?;
             let inside = tree::trash(tx, id, person.now).await?;
@@ -239,12 +239,12 @@ impl Task {
             inside = tree::restore(tx, id, deleted_at, person.now).await?;
             reminders::replan_tasks(tx, &inside, &person).await?;
             diesel::update(tasks::table.find(id))
-                .set((tasks::deleted_at.eq(none), touched(&before, person.now)))
+                .set((tasks::deleted_at.eq(none), touched(tx, &before, person.now)))
                 .execute(tx.conn())
                 .await?;
         } else if before.archived_at.is_some() {
             diesel::update(tasks::table.find(id))
-                .set((tasks::archived_at.eq(none), touched(&before, person.now)))
+                .set((tasks::archived_at.eq(none), touched(tx, &before, person.now)))
                 .execute(tx.conn())
                 .await?;
         } else {
@@ -389,7 +389,8 @@ pub(crate) struct Touched {
 }
 
 /// What every change leaves behind.
-pub(crate) fn touched(before: &Task, now: DateTime<Utc>) -> Touched {
+pub(crate) fn touched(tx: &mut Tx, before: &Task, now: DateTime<Utc>) -> Touched {
+    super::outdate(tx, [before.id]);
     Touched { version: before.version + 1, updated_at: now }
 }
 

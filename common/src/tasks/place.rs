@@ -203,6 +203,7 @@ pub(crate) async fn recount(tx: &mut Tx, by: Viewer, now: DateTime<Utc>, ids: &[
         .collect();
     let (ids, instants): (Vec<TaskId>, Vec<DateTime<Utc>>) =
         moved.iter().map(|(id, _, at)| (*id, *at)).unzip();
+    super::outdate(tx, ids.iter().copied());
     sql!(
         "UPDATE tasks t SET due_at = m.at, version = version + 1, updated_at = {now}
          FROM unnest({ids}, {instants}) AS m (id, at) WHERE t.id = m.id",

@@ -9,7 +9,7 @@ use garde::Validate;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{event, nullable, visible_to};
+use super::{TaskRow, event, nullable, visible_to};
 use crate::{
     access::Viewer,
     db::{RunQueryDsl as _, Tx, sql},
@@ -127,13 +127,7 @@ pub(super) async fn check_parent(
     Ok(())
 }
 
-#[derive(QueryableByName)]
-struct Row {
-    #[diesel(sql_type = Uuid)]
-    id: TaskId,
-}
-
-fn ids(rows: Vec<Row>) -> Vec<TaskId> {
+fn ids(rows: Vec<TaskRow>) -> Vec<TaskId> {
     rows.into_iter().map(|row| row.id).collect()
 }
 
@@ -146,7 +140,7 @@ pub(super) async fn follow(
     id: TaskId,
     to: Place,
 ) -> Result<()> {
-    let moved: Vec<Row> = sql!(
+    let moved: Vec<TaskRow> = sql!(
         "WITH RECURSIVE down AS (SELECT id FROM tasks WHERE parent_id = {id} AND ({project}::uuid IS NOT NULL OR owner_id = {owner})
              UNION SELECT t.id FROM tasks t JOIN down ON t.parent_id = down.id
                  WHERE {project}::uuid IS NOT NULL OR t.owner_id = {owner}),
@@ -164,15 +158,16 @@ pub(super) async fn follow(
     .await?;
     let moved = ids(moved);
     let family: Vec<TaskId> = moved.iter().copied().chain([id]).collect();
-    sql!(
+    let left: Vec<TaskRow> = sql!(
         "UPDATE tasks SET parent_id = NULL, version = version + 1, updated_at = {now}
-         WHERE parent_id = ANY ({family}) AND project_id IS DISTINCT FROM {project}",
+         WHERE parent_id = ANY ({family}) AND project_id IS DISTINCT FROM {project} RETURNING id",
         family: Array<Uuid> = &family,
         project: Nullable<Uuid> = to.project,
         now: Timestamptz = now,
     )
-    .execute(tx.conn())
+    .load(tx.conn())
     .await?;
+    super::outdate(tx, moved.iter().copied().chain(ids(left)));
     tags::rescope(tx, &family).await?;
     super::recount(tx, viewer, now, &moved).await?;
     event::record_released(tx, viewer, &moved, &["project_id", "assignee_id"]).await
@@ -180,7 +175,7 @@ pub(super) async fn follow(
 
 /// Puts what is inside a task into the trash with it.
 pub(super) async fn trash(tx: &mut Tx, id: TaskId, now: DateTime<Utc>) -> Result<Vec<TaskId>> {
-    let rows: Vec<Row> = sql!(
+    let rows: Vec<TaskRow> = sql!(
         "WITH RECURSIVE down AS (SELECT id FROM tasks WHERE parent_id = {id}
              UNION SELECT t.id FROM tasks t JOIN down ON t.parent_id = down.id),
          locked AS MATERIALIZED (SELECT id FROM tasks WHERE id IN (SELECT id FROM down) AND deleted_at IS NULL
@@ -192,7 +187,9 @@ pub(super) async fn trash(tx: &mut Tx, id: TaskId, now: DateTime<Utc>) -> Result
     )
     .load(tx.conn())
     .await?;
-    Ok(ids(rows))
+    let ids = ids(rows);
+    super::outdate(tx, ids.iter().copied());
+    Ok(ids)
 }
 
 /// Takes out of the trash what went into it with a task.
@@ -202,7 +199,7 @@ pub(super) async fn restore(
     deleted_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<Vec<TaskId>> {
-    let rows: Vec<Row> = sql!(
+    let rows: Vec<TaskRow> = sql!(
         "WITH RECURSIVE down AS (SELECT id FROM tasks WHERE parent_id = {id} AND deleted_at = {deleted_at}
              UNION SELECT t.id FROM tasks t JOIN down ON t.parent_id = down.id WHERE t.deleted_at = {deleted_at}),
          locked AS MATERIALIZED (SELECT id FROM tasks WHERE id IN (SELECT id FROM down) ORDER BY id FOR NO KEY UPDATE)
@@ -214,7 +211,9 @@ pub(super) async fn restore(
     )
     .load(tx.conn())
     .await?;
-    Ok(ids(rows))
+    let ids = ids(rows);
+    super::outdate(tx, ids.iter().copied());
+    Ok(ids)
 }
 
 /// The position that a wish means, among what stands in the same place and the same task. If two neighbours are so close
@@ -334,20 +333,21 @@ pub(super) fn first_position(at: DateTime<Utc>) -> f64 {
 /// Numbers what stands in one place with gaps of a thousand. Their versions rise.
 async fn renumber(tx: &mut Tx, place: Place, parent: Option<TaskId>) -> Result<()> {
     let now = tx.clock().now();
-    sql!(
+    let rows: Vec<TaskRow> = sql!(
         "WITH siblings AS MATERIALIZED (SELECT t.id, t.position FROM tasks t WHERE (t.project_id = {project}
                  OR {project}::uuid IS NULL AND t.project_id IS NULL AND t.owner_id = {owner}) AND t.parent_id IS NOT DISTINCT FROM {parent}
              ORDER BY t.id FOR NO KEY UPDATE),
          numbered AS (SELECT id, row_number() OVER (ORDER BY position, id) * {gap}::bigint AS position FROM siblings)
          UPDATE tasks t SET position = n.position, version = version + 1, updated_at = {now}
-         FROM numbered n WHERE t.id = n.id",
+         FROM numbered n WHERE t.id = n.id RETURNING t.id",
         project: Nullable<Uuid> = place.project,
         owner: Uuid = place.owner,
         parent: Nullable<Uuid> = parent,
         gap: BigInt = 1000_i64,
         now = now,
     )
-    .execute(tx.conn())
+    .load(tx.conn())
     .await?;
+    super::outdate(tx, ids(rows));
     Ok(())
 }

@@ -9,6 +9,7 @@ mod auth;
 mod authorization;
 mod bad_input;
 mod batch;
+mod cached;
 mod comments;
 mod documentation;
 mod http;

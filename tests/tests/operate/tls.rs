@@ -173,6 +173,7 @@ async fn ping(address: SocketAddr, authority: Option<&Path>) -> Result<String, S
         redis_url: format!("rediss://{address}").into(),
         redis_ca_file: authority.map(Path::to_owned),
         redis_prefix: "tls".to_owned(),
+        cache_seconds: 0,
     };
     let redis = server.open().map_err(|error| format!("{error:#}"))?;
     redis::cmd("PING").query_async(&mut redis.queue()).await.map_err(|error| error.to_string())

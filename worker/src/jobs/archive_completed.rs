@@ -4,12 +4,9 @@ use common::{
     events::EventType,
     ids::TaskId,
     jobs::ArchiveCompleted,
-    tasks,
+    tasks::{self, TaskRow},
 };
-use diesel::{
-    QueryableByName,
-    sql_types::{BigInt, Integer, Uuid},
-};
+use diesel::sql_types::{BigInt, Integer};
 
 use super::{BATCH, in_batches};
 use crate::{
@@ -27,13 +24,7 @@ impl Run for ArchiveCompleted {
 
 /// One batch. What somebody is just changing is left for the next time.
 async fn archive(mut tx: Tx, days: i32) -> Result<usize> {
-    #[derive(QueryableByName)]
-    struct Row {
-        #[diesel(sql_type = Uuid)]
-        id: TaskId,
-    }
-
-    let archived: Vec<Row> = sql!(
+    let archived: Vec<TaskRow> = sql!(
         "WITH old AS MATERIALIZED (SELECT t.id FROM tasks t LEFT JOIN projects p ON p.id = t.project_id
              WHERE t.completed_at < {now} - make_interval(days => coalesce(p.archive_done_after_days, {days}))
                  AND t.archived_at IS NULL AND t.deleted_at IS NULL
@@ -51,6 +42,7 @@ async fn archive(mut tx: Tx, days: i32) -> Result<usize> {
     .load(tx.conn())
     .await?;
     let ids: Vec<TaskId> = archived.into_iter().map(|row| row.id).collect();
+    tasks::outdate(&mut tx, ids.iter().copied());
     tasks::record_all(&mut tx, EventType::TaskArchived, &ids).await?;
     tx.commit().await?;
     Ok(ids.len())

@@ -6,6 +6,7 @@ use common::{
     ids::{FireId, JobId, floor},
     jobs::PruneHistory,
     ledger,
+    tasks::{self, TaskRow},
 };
 use diesel::{
     QueryableByName,
@@ -161,17 +162,18 @@ prune! {
 }
 
 async fn trash(mut tx: Tx) -> Result<usize> {
-    let deleted = sql!(
+    let deleted: Vec<TaskRow> = sql!(
         "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE deleted_at < {now} - make_interval(days => {days})
-             ORDER BY deleted_at LIMIT {batch} FOR UPDATE SKIP LOCKED)",
+             ORDER BY deleted_at LIMIT {batch} FOR UPDATE SKIP LOCKED) RETURNING id",
         now = tx.clock().now(),
         days: Integer = keep::TRASH,
         batch: BigInt = BATCH,
     )
-    .execute(tx.conn())
+    .load(tx.conn())
     .await?;
+    tasks::outdate(&mut tx, deleted.iter().map(|row| row.id));
     tx.commit().await?;
-    Ok(deleted)
+    Ok(deleted.len())
 }
 
 async fn idempotency_keys(mut tx: Tx) -> Result<usize> {

@@ -2,6 +2,7 @@ use common::{
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
     jobs::PurgeArchived,
+    tasks::{self, TaskRow},
 };
 use diesel::sql_types::{BigInt, Integer};
 
@@ -22,15 +23,16 @@ impl Run for PurgeArchived {
 }
 
 async fn purge(mut tx: Tx, days: i32) -> Result<usize> {
-    let purged = sql!(
+    let purged: Vec<TaskRow> = sql!(
         "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE archived_at < {now} - make_interval(days => {days})
-             ORDER BY archived_at LIMIT {batch} FOR UPDATE SKIP LOCKED)",
+             ORDER BY archived_at LIMIT {batch} FOR UPDATE SKIP LOCKED) RETURNING id",
         now = tx.clock().now(),
         days: Integer = days,
         batch: BigInt = BATCH,
     )
-    .execute(tx.conn())
+    .load(tx.conn())
     .await?;
+    tasks::outdate(&mut tx, purged.iter().map(|row| row.id));
     tx.commit().await?;
-    Ok(purged)
+    Ok(purged.len())
 }

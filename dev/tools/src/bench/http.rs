@@ -79,7 +79,9 @@ pub(super) struct Args {
 /// What is asked of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Scenario {
-    /// GET one of 10,000 tasks
+    /// GET one of 1,000 tasks, of which there are copies in Redis
+    Cached,
+    /// GET one of 10,000 tasks from the database
     Get,
     /// The first 20 of one's 100 tasks
     List,
@@ -114,19 +116,6 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
 
 fn setting(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set: run `cargo dev bench http`"))
-}
-
-/// The processes that a load puts to work.
-struct Processes {
-    api: u32,
-    postgres: u32,
-    redis: u32,
-}
-
-impl Processes {
-    fn cpu(&self) -> [f64; 3] {
-        [self.api, self.postgres, self.redis].map(machine::cpu_seconds)
-    }
 }
 
 async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
@@ -168,8 +157,10 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
         ],
     };
     let requests = requests::Requests::new(world, &keys)?;
-    let mut api = Server::api(&settings)?;
+    let mut api = Server::api(&settings, &[])?;
     api.answers(&requests.one()).await?;
+    let mut uncached = Server::api(&settings, &[("CACHE_SECONDS", "0")])?;
+    uncached.answers(&requests.one()).await?;
     let mut bare = Server::bare(pinning)?;
     let bare_request = "GET / HTTP/1.1\r\nhost: bench\r\n\r\n".to_owned();
     bare.answers(&bare_request).await?;
@@ -177,6 +168,7 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
     let load = load::Requests { wrk: &wrk, folder, pinning };
     let (busy, cursor) = requests.list_busy(&api).await?;
     for (scenario, list) in [
+        (Scenario::Cached, requests.get().split_off(9_000)),
         (Scenario::Get, requests.get()),
         (Scenario::List, requests.list()),
         (Scenario::ListBusy, busy),
@@ -196,15 +188,15 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
     }
 
     let mut measured = Measured::new(pinning.is_on(), args.tasks);
-    let processes = Processes { api: api.pid(), postgres: postgres_pid, redis: redis_pid };
     let scenarios: Vec<Scenario> = Scenario::value_variants()
         .iter()
         .copied()
         .filter(|scenario| args.only.is_empty() || args.only.contains(scenario))
         .collect();
+    let server = |scenario| if scenario == Scenario::Get { &uncached } else { &api };
     for scenario in &scenarios {
         // Connections are opened and statements prepared.
-        load.send(&scenario.name(), &api.address.to_string(), 64, 1).await?;
+        load.send(&scenario.name(), server(*scenario).address, 64, 1).await?;
     }
     for number in 1..=args.rounds {
         let round = format!("round {number} of {}", args.rounds);
@@ -214,22 +206,24 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
         for scenario in &scenarios {
             let name = scenario.name();
             for connections in CONNECTIONS {
+                let api = server(*scenario);
+                let cpu = || [api.pid(), postgres_pid, redis_pid].map(machine::cpu_seconds);
                 let limit = match scenario {
                     Scenario::Mixed => report::mixed(&best),
+                    Scenario::Cached => {
+                        // Copies end after a minute.
+                        load.send(&name, api.address, 64, 1).await?;
+                        load.send("bare", bare.address, connections, args.seconds).await?.per_second
+                    }
                     _ => limits.run(&name, connections, args.seconds).await?,
                 };
                 if connections > 1 {
                     let best = best.entry(*scenario).or_default();
                     *best = best.max(limit);
                 }
-                if *scenario == Scenario::Get {
-                    let bare =
-                        load.send("bare", &bare.address.to_string(), connections, args.seconds).await?;
-                    measured.bare(connections, bare.per_second);
-                }
-                let (before, begun) = (processes.cpu(), Instant::now());
-                let came = load.send(&name, &api.address.to_string(), connections, args.seconds).await?;
-                let (after, took) = (processes.cpu(), begun.elapsed().as_secs_f64());
+                let (before, begun) = (cpu(), Instant::now());
+                let came = load.send(&name, api.address, connections, args.seconds).await?;
+                let (after, took) = (cpu(), begun.elapsed().as_secs_f64());
                 let cost = Cost { cores: [0, 1, 2].map(|n| (after[n] - before[n]) / took), pss: api.pss() };
                 say(&format!(
                     "{round}: {name}, {connections} connections: {:.0}/s of {limit:.0}/s, p50 {:.2} ms, p99 {:.2} ms",
@@ -251,7 +245,7 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
 /// P11: milliseconds until a new process answers its first request, and its memory a second later.
 async fn start_up(settings: &Settings, requests: &requests::Requests) -> anyhow::Result<(f64, f64)> {
     let begun = Instant::now();
-    let mut api = Server::api(settings)?;
+    let mut api = Server::api(settings, &[])?;
     api.answers(&requests.one()).await?;
     let took = begun.elapsed().as_secs_f64() * 1e3;
     tokio::time::sleep(Duration::from_secs(1)).await;

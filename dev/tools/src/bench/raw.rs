@@ -9,14 +9,13 @@ use common::{
 };
 use diesel::sql_types::{Array, Integer, Jsonb, Uuid};
 use futures::future::try_join_all;
-use redis::aio::ConnectionManager;
 
 use super::fixture::{BATCH, nothing};
 
 /// Ids a second that go through a sorted set, in and out: pipelines of `ZADD`, then pipelines of `ZPOPMIN`, in as many
 /// loops as the queue is measured with.
 pub(super) async fn zadd_zpopmin(
-    redis: &ConnectionManager,
+    redis: &common::redis::Connection,
     key: &str,
     ids: &[JobId],
     loops: usize,

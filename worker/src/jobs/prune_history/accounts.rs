@@ -3,6 +3,7 @@ use common::{
     error::Result,
     ids::UserId,
     projects,
+    tasks::{self, TaskRow},
     users::due_for_deletion,
 };
 use diesel::sql_types::{BigInt, Integer, Uuid};
@@ -53,15 +54,16 @@ pub(super) async fn delete_due(db: &Db) -> Result<(), JobError> {
 }
 
 async fn tasks(mut tx: Tx, user: UserId) -> Result<usize> {
-    let deleted = sql!(
-        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE owner_id = {user} ORDER BY id LIMIT {batch} FOR UPDATE)",
+    let deleted: Vec<TaskRow> = sql!(
+        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE owner_id = {user} ORDER BY id LIMIT {batch} FOR UPDATE) RETURNING id",
         user: Uuid = user,
         batch: BigInt = BATCH,
     )
-    .execute(tx.conn())
+    .load(tx.conn())
     .await?;
+    tasks::outdate(&mut tx, deleted.iter().map(|row| row.id));
     tx.commit().await?;
-    Ok(deleted)
+    Ok(deleted.len())
 }
 
 async fn account(db: &Db, user: UserId) -> Result<()> {

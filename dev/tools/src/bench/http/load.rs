@@ -1,4 +1,4 @@
-use std::{path::Path, process::Stdio};
+use std::{net::SocketAddr, path::Path, process::Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::process::Command;
@@ -36,7 +36,7 @@ impl Requests<'_> {
     pub(super) async fn send(
         &self,
         name: &str,
-        address: &str,
+        address: SocketAddr,
         connections: u32,
         seconds: u32,
     ) -> anyhow::Result<Load> {

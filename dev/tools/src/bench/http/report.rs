@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{
     super::table::{Samples, Table, rate},
-    CONNECTIONS, Scenario,
+    Scenario,
     load::Load,
 };
 
@@ -34,19 +34,11 @@ pub(super) struct Measured {
     pub(super) peak_rss: f64,
     pub(super) build: Option<Duration>,
     figures: BTreeMap<(Scenario, u32), Figures>,
-    bare: BTreeMap<u32, Samples>,
     start: Samples,
     idle: Samples,
     /// Of this round: ours and the limit, the better of those with many connections.
-    now: BTreeMap<Row, (f64, f64)>,
-    ratios: BTreeMap<Row, Samples>,
-}
-
-/// A row of the goals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Row {
-    Bare,
-    Of(Scenario),
+    now: BTreeMap<Scenario, (f64, f64)>,
+    ratios: BTreeMap<Scenario, Samples>,
 }
 
 /// Shares of the mixed load.
@@ -71,14 +63,6 @@ impl Measured {
         self.idle.push(*idle);
     }
 
-    pub(super) fn bare(&mut self, connections: u32, per_second: f64) {
-        self.bare.entry(connections).or_default().push(per_second);
-        if connections > 1 {
-            let (_, limit) = self.now.entry(Row::Bare).or_default();
-            *limit = limit.max(per_second);
-        }
-    }
-
     pub(super) fn push(&mut self, scenario: Scenario, connections: u32, limit: f64, came: Load, cost: Cost) {
         let figures = self.figures.entry((scenario, connections)).or_default();
         figures.limit.push(limit);
@@ -91,19 +75,15 @@ impl Measured {
         }
         // The goal of the mixed load is for 64 connections.
         if connections > 1 && (scenario != Scenario::Mixed || connections == 64) {
-            let (ours, best) = self.now.entry(Row::Of(scenario)).or_default();
+            let (ours, best) = self.now.entry(scenario).or_default();
             (*ours, *best) = (ours.max(came.per_second), best.max(limit));
-            if scenario == Scenario::Get {
-                let (ours, _) = self.now.entry(Row::Bare).or_default();
-                *ours = ours.max(came.per_second);
-            }
         }
     }
 
     /// A round ends.
     pub(super) fn end(&mut self) {
-        for (row, (ours, limit)) in std::mem::take(&mut self.now) {
-            self.ratios.entry(row).or_default().push(ours / limit);
+        for (scenario, (ours, limit)) in std::mem::take(&mut self.now) {
+            self.ratios.entry(scenario).or_default().push(ours / limit);
         }
     }
 
@@ -126,21 +106,17 @@ impl Measured {
     fn goals(&self) -> Table<5> {
         let head = ["", "measured", "share of the limit", "must", "aim"].map(str::to_owned);
         let rows = [
-            (Row::Bare, "P1 GET one task, beside a bare axum endpoint", "25 %", "37 %"),
-            (Row::Of(Scenario::Get), "P2 GET one task, beside pgbench with the same SQL", "60 %", "80 %"),
-            (Row::Of(Scenario::ListBusy), "P3 list 20 of 100,000", "45 %", "60 %"),
-            (Row::Of(Scenario::List), "   list 20 of 100", "", ""),
-            (Row::Of(Scenario::Patch), "P4 PATCH with audit", "65 %", "85 %"),
-            (Row::Of(Scenario::Create), "P5 POST with audit and reminder", "80 %", "105 %"),
-            (Row::Of(Scenario::Mixed), "P6 mixed, 64 connections", "55 %", "74 %"),
+            (Scenario::Cached, "P1 GET one task, cached, beside a bare axum endpoint", "25 %", "37 %"),
+            (Scenario::Get, "P2 GET one task, beside pgbench with the same SQL", "60 %", "80 %"),
+            (Scenario::ListBusy, "P3 list 20 of 100,000", "45 %", "60 %"),
+            (Scenario::List, "   list 20 of 100", "", ""),
+            (Scenario::Patch, "P4 PATCH with audit", "65 %", "85 %"),
+            (Scenario::Create, "P5 POST with audit and reminder", "80 %", "105 %"),
+            (Scenario::Mixed, "P6 mixed, 64 connections", "55 %", "74 %"),
         ];
         let mut table = vec![head];
-        for (row, what, must, aim) in rows {
-            let Some(ratio) = self.ratios.get(&row) else { continue };
-            let scenario = match row {
-                Row::Bare => Scenario::Get,
-                Row::Of(scenario) => scenario,
-            };
+        for (scenario, what, must, aim) in rows {
+            let Some(ratio) = self.ratios.get(&scenario) else { continue };
             let best = match scenario {
                 Scenario::Mixed => self.per_second(scenario, 64),
                 _ => self.per_second(scenario, 16).max(self.per_second(scenario, 64)),
@@ -173,12 +149,6 @@ impl Measured {
     fn details(&self) -> Table<9> {
         let head = ["", "conn.", "limit", "API", "p50 / p99 ms", "cores: API", "PostgreSQL", "Redis", "PSS"];
         let mut table = vec![head.map(str::to_owned)];
-        for connections in CONNECTIONS {
-            let Some(bare) = self.bare.get(&connections) else { continue };
-            let mut row = [const { String::new() }; 9];
-            (row[0], row[1], row[2]) = ("bare axum".into(), connections.to_string(), rate(bare.median()));
-            table.push(row);
-        }
         for ((scenario, connections), figures) in &self.figures {
             let [api, postgres, redis] = &figures.cores;
             table.push([
@@ -221,7 +191,7 @@ mod tests {
             measured.push(Scenario::Patch, connections, limit, came, cost);
         }
         measured.end();
-        assert!((measured.ratios[&Row::Of(Scenario::Patch)].median() - 0.6).abs() < 1e-9);
+        assert!((measured.ratios[&Scenario::Patch].median() - 0.6).abs() < 1e-9);
         assert!(measured.report().contains("P4"));
     }
 }

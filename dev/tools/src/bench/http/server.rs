@@ -27,13 +27,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// An API as an installation has it, but for the rate limit. What it logs is written, and read by nobody.
-    pub(super) fn api(settings: &Settings) -> anyhow::Result<Self> {
+    /// An API as an installation has it, but for the rate limit and these variables. What it logs is written, and read by nobody.
+    pub(super) fn api(settings: &Settings, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let address = free()?;
         let program = settings.folder.join("tasktracker-api");
         let mut command = settings.pinning.on(SERVER_CORE, &program);
         command
             .envs(settings.variables.iter().map(|(name, value)| (*name, value)))
+            .envs(variables.iter().copied())
             .env("RATE_LIMIT_PER_MINUTE", "0")
             .env("BIND", address.to_string())
             .env("INTERNAL_BIND", free()?.to_string());

@@ -1,0 +1,238 @@
+//! Copies in Redis of what is read often (cache-aside). Who changes a thing takes its copies away **before** the change is
+//! committed, and none is put there until it is: so what was acknowledged as changed is not shown as it was before, also if the
+//! process dies at any point. Why it is safe, and what is left: `docs/adr/0010-copies-of-tasks.md`.
+//!
+//! | Key | Holds | Lives |
+//! |---|---|---|
+//! | `tt:copies:{thing}` hash | `reader`: what they see of it · `?reader`: a lease to put that there · `!`: it is being changed | [`Cache::new`] |
+//!
+//! A copy belongs to one reader, and only those have one whose right to see the thing is a part of the thing itself: to change
+//! their right is to change the thing.
+
+use std::{
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{RedisResult, Script};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::{metrics, redis::Redis};
+
+/// How long a cover stays if its process dies: longer than any commit takes.
+const COVER: Duration = Duration::from_secs(60);
+/// How many things a script takes at most.
+const MAX_THINGS: usize = 500;
+/// A larger copy costs more memory than it saves time.
+const MAX_BYTES: usize = 4096;
+/// How often what Redis did not take is tried again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How many questions may wait for the one before; who comes when there are more does without a copy.
+const QUESTIONS: usize = 1024;
+/// How many questions Redis is asked at once, at most.
+const AT_ONCE: usize = 128;
+
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
+    };
+}
+script!(LEASE, "cache/lease.lua");
+script!(PUT, "cache/put.lua");
+script!(COVER_ALL, "cache/cover.lua");
+script!(LIFT, "cache/lift.lua");
+
+/// Copies in Redis. Without Redis there are none, and nobody waits for it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    redis: Redis,
+    life: Duration,
+    questions: mpsc::Sender<Question>,
+    /// Changes that were committed while Redis could not be told.
+    owed: Arc<AtomicUsize>,
+}
+
+/// What there is of a thing.
+#[derive(Debug)]
+pub enum Found {
+    /// The reader's copy.
+    Copy(Vec<u8>),
+    /// None; and perhaps the right to put one there.
+    Nothing(Option<Lease>),
+}
+
+/// Where a copy is: the key of its thing, and its reader.
+#[derive(Debug)]
+struct Place {
+    key: String,
+    reader: String,
+}
+
+/// What a request wants to know. The place is given back.
+#[derive(Debug)]
+struct Question {
+    place: Place,
+    answer: oneshot::Sender<(Place, Option<Vec<u8>>)>,
+}
+
+/// The right to put a copy there, of what is read after this.
+#[derive(Debug)]
+pub struct Lease {
+    place: Place,
+    token: String,
+}
+
+/// Over things that are being changed. Unless it is lifted, it lasts until every commit is over.
+#[derive(Debug)]
+#[must_use = "a cover is lifted after the commit"]
+pub(crate) struct Cover {
+    keys: Vec<String>,
+    token: String,
+}
+
+impl Cache {
+    /// Copies live so long, however often they are read; all processes have to have the same, and with 0 there are none. Must be called
+    /// in a Tokio runtime.
+    pub fn new(redis: Redis, life: Duration) -> Option<Self> {
+        if life.is_zero() {
+            return None;
+        }
+        let (questions, asked) = mpsc::channel(QUESTIONS);
+        tokio::spawn(ask(redis.clone(), asked));
+        Some(Self { redis, life, questions, owed: Arc::default() })
+    }
+
+    /// The reader's copy of a thing, or else the right to put one there.
+    pub async fn get(&self, thing: &str, reader: String) -> Found {
+        let found = self.look(Place { key: self.key(thing), reader }).await;
+        metrics::cache_request(matches!(found, Found::Copy(_)));
+        found
+    }
+
+    async fn look(&self, place: Place) -> Found {
+        // What is there may be older than what this process has acknowledged.
+        if self.owed.load(Ordering::Acquire) > 0 {
+            return Found::Nothing(None);
+        }
+        let (answer, answered) = oneshot::channel();
+        if self.questions.try_send(Question { place, answer }).is_err() {
+            return Found::Nothing(None);
+        }
+        match answered.await {
+            Ok((_, Some(copy))) => Found::Copy(copy),
+            Ok((place, None)) => Found::Nothing(self.lease(place).await),
+            Err(_) => Found::Nothing(None),
+        }
+    }
+
+    async fn lease(&self, place: Place) -> Option<Lease> {
+        let token = Uuid::now_v7().simple().to_string();
+        let mut call = LEASE.key(&place.key);
+        call.arg(&place.reader).arg(&token).arg(millis(self.life));
+        let leased: RedisResult<bool> = call.invoke_async(&mut self.redis.request()).await;
+        leased.unwrap_or(false).then_some(Lease { place, token })
+    }
+
+    /// Puts a copy there, unless the thing was changed since the lease was taken. Nobody waits for it.
+    pub fn put(&self, lease: Lease, copy: Vec<u8>) {
+        if copy.len() > MAX_BYTES {
+            return;
+        }
+        let mut connection = self.redis.request();
+        tokio::spawn(async move {
+            let mut call = PUT.key(lease.place.key);
+            call.arg(lease.place.reader).arg(lease.token).arg(copy);
+            if let Err(error) = call.invoke_async::<bool>(&mut connection).await {
+                tracing::debug!(%error, "a copy is not kept");
+            }
+        });
+    }
+
+    /// Takes the copies of things away that are about to change, within the time that Redis may take of a request. If Redis does not
+    /// answer, they are taken away when it does, and until then this process uses none at all.
+    pub(crate) async fn cover(&self, things: &[String]) -> Cover {
+        let keys: Vec<String> = things.iter().map(|thing| self.key(thing)).collect();
+        let token = Uuid::now_v7().simple().to_string();
+        if self.call(&COVER_ALL, &keys, &token).await.is_err() {
+            self.owed.fetch_add(1, Ordering::AcqRel);
+            tokio::spawn(self.clone().cover_later(keys.clone(), token.clone()));
+        }
+        Cover { keys, token }
+    }
+
+    /// Takes copies away that have outlived a change. After a while they have ended by themselves.
+    async fn cover_later(self, keys: Vec<String>, token: String) {
+        for _ in 0..=self.life.as_millis() / AGAIN.as_millis() {
+            tokio::time::sleep(AGAIN).await;
+            if self.call(&COVER_ALL, &keys, &token).await.is_ok() {
+                break;
+            }
+        }
+        self.owed.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Lets copies be put there again: the change is committed. Nobody waits for it.
+    pub(crate) fn lift(&self, Cover { keys, token }: Cover) {
+        let cache = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = cache.call(&LIFT, &keys, &token).await {
+                tracing::debug!(%error, "a cover lifts itself, later");
+            }
+        });
+    }
+
+    async fn call(&self, script: &Script, keys: &[String], token: &str) -> RedisResult<()> {
+        let mut connection = self.redis.request();
+        for keys in keys.chunks(MAX_THINGS) {
+            let mut call = script.prepare_invoke();
+            keys.iter().for_each(|key| {
+                call.key(key);
+            });
+            let () = call.arg(token).arg(millis(COVER)).invoke_async(&mut connection).await?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, thing: &str) -> String {
+        self.redis.key(format_args!("copies:{thing}"))
+    }
+}
+
+/// Asks Redis for what several requests want to know at once: a round trip costs a process more than what it brings.
+async fn ask(redis: Redis, mut questions: mpsc::Receiver<Question>) {
+    let mut asked = Vec::new();
+    while questions.recv_many(&mut asked, AT_ONCE).await > 0 {
+        // Who can ask already does so first.
+        tokio::task::yield_now().await;
+        while asked.len() < AT_ONCE
+            && let Ok(question) = questions.try_recv()
+        {
+            asked.push(question);
+        }
+        // The next ones do not wait for the answer to these.
+        tokio::spawn(answer(redis.clone(), std::mem::take(&mut asked)));
+    }
+}
+
+async fn answer(redis: Redis, asked: Vec<Question>) {
+    let mut commands = redis::pipe();
+    for Question { place, .. } in &asked {
+        commands.cmd("HGET").arg(&place.key).arg(&place.reader);
+    }
+    let found: RedisResult<Vec<Option<Vec<u8>>>> = commands.query_async(&mut redis.request()).await;
+    // Without an answer, they hear of it by what is dropped.
+    for (Question { place, answer }, copy) in asked.into_iter().zip(found.unwrap_or_default()) {
+        let _ = answer.send((place, copy));
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

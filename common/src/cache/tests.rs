@@ -1,0 +1,124 @@
+//! Against a real server: `TEST_REDIS_URL`. Each test has keys of its own.
+
+use redis::AsyncCommands as _;
+
+use super::*;
+
+const LIFE: Duration = Duration::from_secs(60);
+
+fn cache() -> Cache {
+    let url = std::env::var("TEST_REDIS_URL").expect("TEST_REDIS_URL names the Redis for tests");
+    let redis = Redis::new(&url, &format!("test:{}", Uuid::now_v7().simple())).unwrap();
+    Cache::new(redis, LIFE).unwrap()
+}
+
+async fn get(cache: &Cache, reader: &str) -> Found {
+    // The first command on a new connection may take longer than a request waits.
+    let _: () = redis::cmd("PING").query_async(&mut cache.redis.queue()).await.unwrap();
+    cache.get("thing", reader.to_owned()).await
+}
+
+async fn lease(cache: &Cache, reader: &str) -> Option<Lease> {
+    match get(cache, reader).await {
+        Found::Nothing(lease) => lease,
+        Found::Copy(copy) => panic!("there is a copy: {copy:?}"),
+    }
+}
+
+/// Puts a copy there as [`Cache::put`] does, and waits for it.
+async fn put(cache: &Cache, lease: Lease, copy: &str) -> bool {
+    let mut call = PUT.key(lease.place.key);
+    call.arg(lease.place.reader).arg(lease.token).arg(copy);
+    call.invoke_async(&mut cache.redis.queue()).await.unwrap()
+}
+
+async fn copy(cache: &Cache, reader: &str) -> Option<String> {
+    match get(cache, reader).await {
+        Found::Copy(copy) => Some(String::from_utf8(copy).unwrap()),
+        Found::Nothing(_) => None,
+    }
+}
+
+/// Waits for a condition that must become true.
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "it never came true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn cover(cache: &Cache) -> Cover {
+    cache.cover(&["thing".to_owned()]).await
+}
+
+#[tokio::test]
+async fn a_copy_is_its_readers_own_and_ends_by_itself() {
+    let cache = cache();
+    let granted = lease(&cache, "ann").await.unwrap();
+    cache.put(granted, b"one".to_vec());
+    until(async || copy(&cache, "ann").await.as_deref() == Some("one")).await;
+    assert_eq!(copy(&cache, "eda").await, None);
+    let left: i64 = cache.redis.queue().pttl(cache.key("thing")).await.unwrap();
+    assert!((1..=60_000).contains(&left), "{left} ms");
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_change_is_not_put_there_after_it() {
+    let cache = cache();
+    let before = lease(&cache, "ann").await.unwrap();
+    let covered = cover(&cache).await;
+    assert!(lease(&cache, "ann").await.is_none(), "while it is being changed nobody may");
+    assert!(!put(&cache, before, "old").await);
+    cache.lift(covered);
+    until(async || lease(&cache, "ann").await.is_some()).await;
+    assert_eq!(copy(&cache, "ann").await, None);
+    let after = lease(&cache, "ann").await.unwrap();
+    assert!(put(&cache, after, "new").await);
+    assert_eq!(copy(&cache, "ann").await.as_deref(), Some("new"));
+}
+
+#[tokio::test]
+async fn a_change_takes_all_copies_away_and_its_cover_ends_by_itself() {
+    let cache = cache();
+    for reader in ["ann", "eda"] {
+        let granted = lease(&cache, reader).await.unwrap();
+        assert!(put(&cache, granted, "old").await);
+    }
+    let _lost_with_its_process = cover(&cache).await;
+    assert_eq!((copy(&cache, "ann").await, copy(&cache, "eda").await), (None, None));
+    let left: i64 = cache.redis.queue().pttl(cache.key("thing")).await.unwrap();
+    assert!((50_000..=60_000).contains(&left), "{left} ms");
+}
+
+#[tokio::test]
+async fn nobody_lifts_the_cover_of_another() {
+    let cache = cache();
+    let first = cover(&cache).await;
+    let _second = cover(&cache).await;
+    let (keys, token) = (first.keys, first.token);
+    cache.call(&LIFT, &keys, &token).await.unwrap();
+    assert!(lease(&cache, "ann").await.is_none());
+}
+
+#[tokio::test]
+async fn while_redis_could_not_be_told_of_a_change_no_copy_is_used() {
+    let cache = Cache { life: Duration::from_millis(500), ..cache() };
+    let granted = lease(&cache, "ann").await.unwrap();
+    assert!(put(&cache, granted, "old").await);
+    let away = Cache { redis: Redis::new("redis://127.0.0.1:1", "test").unwrap(), ..cache.clone() };
+    let _untold = cover(&away).await;
+    assert_eq!(copy(&cache, "ann").await, None, "the copy is older than what was acknowledged");
+    assert!(lease(&cache, "ann").await.is_none());
+    until(async || lease(&cache, "ann").await.is_some()).await;
+    assert_eq!(copy(&cache, "ann").await, None, "it has ended meanwhile");
+}
+
+#[tokio::test]
+async fn a_large_copy_is_not_kept_and_without_a_life_there_is_no_cache() {
+    let cache = cache();
+    let granted = lease(&cache, "ann").await.unwrap();
+    cache.put(granted, vec![b'x'; MAX_BYTES + 1]);
+    assert!(lease(&cache, "ann").await.is_some());
+    assert!(Cache::new(cache.redis, Duration::ZERO).is_none());
+}
