@@ -75,18 +75,24 @@ pub(crate) fn refer_to_rows(document: &mut utoipa::openapi::OpenApi) {
     }
 }
 
-/// `GET /openapi.json`: the committed copy, a part of the program. The document itself takes megabytes, and nobody needs it
-/// while requests are served.
+/// The committed copy, a part of the program. The document itself takes megabytes, and nobody needs it while requests are served.
+const COMMITTED: &str = include_str!("../openapi.json");
+
+/// `GET /openapi.json`
 pub(crate) async fn show() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], include_str!("../openapi.json"))
+    ([(header::CONTENT_TYPE, "application/json")], COMMITTED)
 }
 
-/// The document, as it is committed.
+/// The document as the code says it; of an optimised program, which does not know, the committed copy.
 ///
 /// # Errors
 /// If it cannot be written as JSON.
 pub fn json() -> anyhow::Result<String> {
-    Ok(crate::router::document().to_pretty_json()? + "\n")
+    if cfg!(debug_assertions) {
+        Ok(crate::router::document().to_pretty_json()? + "\n")
+    } else {
+        Ok(COMMITTED.to_owned())
+    }
 }
 
 #[cfg(test)]

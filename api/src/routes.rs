@@ -1,5 +1,5 @@
 //! Routes with what the document says of them. A server needs the routes only: what describes them is asked for when the document is
-//! made (`tasktracker-api openapi`), as it is most of the program, and would be in memory otherwise.
+//! made, and is not even a part of an optimised program. There it would be megabytes of code between what is needed.
 
 use axum::Router;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
@@ -13,14 +13,14 @@ pub(crate) struct Routes {
     described: Vec<Described>,
 }
 
-/// A path with its handlers, and what describes them.
+/// Makes a route once more, with what describes it.
 type Described = fn() -> UtoipaMethodRouter<AppState>;
 
 /// What [`routes!`] makes of handlers.
 pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) handlers: axum::routing::MethodRouter<AppState>,
-    pub(crate) described: Described,
+    pub(crate) described: Option<Described>,
 }
 
 impl Routes {
@@ -31,7 +31,7 @@ impl Routes {
 
     /// And this one.
     pub(crate) fn routes(mut self, route: Route) -> Self {
-        self.described.push(route.described);
+        self.described.extend(route.described);
         Self { router: self.router.route(&route.path, route.handlers), ..self }
     }
 
@@ -66,7 +66,12 @@ macro_rules! routes {
                     .iter()
                     .fold(handlers, |handlers, method| handlers.on(method.to_method_filter(), $handler));
             )+
-            $crate::routes::Route { path, handlers, described: || utoipa_axum::routes!($($handler),+) }
+            let described = if cfg!(debug_assertions) {
+                Some((|| utoipa_axum::routes!($($handler),+)) as _)
+            } else {
+                None
+            };
+            $crate::routes::Route { path, handlers, described }
         }}
     };
 }

@@ -83,7 +83,7 @@ struct Question {
 #[derive(Debug)]
 pub struct Lease {
     place: Place,
-    token: String,
+    mark: String,
 }
 
 /// Over things that are being changed. Unless it is lifted, it lasts until every commit is over.
@@ -91,7 +91,7 @@ pub struct Lease {
 #[must_use = "a cover is lifted after the commit"]
 pub(crate) struct Cover {
     keys: Vec<String>,
-    token: String,
+    mark: String,
 }
 
 impl Cache {
@@ -130,11 +130,11 @@ impl Cache {
     }
 
     async fn lease(&self, place: Place) -> Option<Lease> {
-        let token = Uuid::now_v7().simple().to_string();
+        let mark = Uuid::now_v7().simple().to_string();
         let mut call = LEASE.key(&place.key);
-        call.arg(&place.reader).arg(&token).arg(millis(self.life));
+        call.arg(&place.reader).arg(&mark).arg(millis(self.life));
         let leased: RedisResult<bool> = call.invoke_async(&mut self.redis.request()).await;
-        leased.unwrap_or(false).then_some(Lease { place, token })
+        leased.unwrap_or(false).then_some(Lease { place, mark })
     }
 
     /// Puts a copy there, unless the thing was changed since the lease was taken. Nobody waits for it.
@@ -145,7 +145,7 @@ impl Cache {
         let mut connection = self.redis.request();
         tokio::spawn(async move {
             let mut call = PUT.key(lease.place.key);
-            call.arg(lease.place.reader).arg(lease.token).arg(copy);
+            call.arg(lease.place.reader).arg(lease.mark).arg(copy);
             if let Err(error) = call.invoke_async::<bool>(&mut connection).await {
                 tracing::debug!(%error, "a copy is not kept");
             }
@@ -156,19 +156,19 @@ impl Cache {
     /// answer, they are taken away when it does, and until then this process uses none at all.
     pub(crate) async fn cover(&self, things: &[String]) -> Cover {
         let keys: Vec<String> = things.iter().map(|thing| self.key(thing)).collect();
-        let token = Uuid::now_v7().simple().to_string();
-        if self.call(&COVER_ALL, &keys, &token).await.is_err() {
+        let mark = Uuid::now_v7().simple().to_string();
+        if self.call(&COVER_ALL, &keys, &mark).await.is_err() {
             self.owed.fetch_add(1, Ordering::AcqRel);
-            tokio::spawn(self.clone().cover_later(keys.clone(), token.clone()));
+            tokio::spawn(self.clone().cover_later(keys.clone(), mark.clone()));
         }
-        Cover { keys, token }
+        Cover { keys, mark }
     }
 
     /// Takes copies away that have outlived a change. After a while they have ended by themselves.
-    async fn cover_later(self, keys: Vec<String>, token: String) {
+    async fn cover_later(self, keys: Vec<String>, mark: String) {
         for _ in 0..=self.life.as_millis() / AGAIN.as_millis() {
             tokio::time::sleep(AGAIN).await;
-            if self.call(&COVER_ALL, &keys, &token).await.is_ok() {
+            if self.call(&COVER_ALL, &keys, &mark).await.is_ok() {
                 break;
             }
         }
@@ -176,23 +176,23 @@ impl Cache {
     }
 
     /// Lets copies be put there again: the change is committed. Nobody waits for it.
-    pub(crate) fn lift(&self, Cover { keys, token }: Cover) {
+    pub(crate) fn lift(&self, Cover { keys, mark }: Cover) {
         let cache = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = cache.call(&LIFT, &keys, &token).await {
+            if let Err(error) = cache.call(&LIFT, &keys, &mark).await {
                 tracing::debug!(%error, "a cover lifts itself, later");
             }
         });
     }
 
-    async fn call(&self, script: &Script, keys: &[String], token: &str) -> RedisResult<()> {
+    async fn call(&self, script: &Script, keys: &[String], mark: &str) -> RedisResult<()> {
         let mut connection = self.redis.request();
         for keys in keys.chunks(MAX_THINGS) {
             let mut call = script.prepare_invoke();
             keys.iter().for_each(|key| {
                 call.key(key);
             });
-            let () = call.arg(token).arg(millis(COVER)).invoke_async(&mut connection).await?;
+            let () = call.arg(mark).arg(millis(COVER)).invoke_async(&mut connection).await?;
         }
         Ok(())
     }

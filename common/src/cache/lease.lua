@@ -1,4 +1,4 @@
--- KEYS[1]: copies of one thing; ARGV: reader, token, life in ms.
+-- KEYS[1]: copies of one thing; ARGV: reader, mark, life in ms.
 -- Answers 1 if the reader may put its copy there, until somebody changes the thing; 0 while somebody does.
 if redis.call('HEXISTS', KEYS[1], '!') == 1 then
     return 0

@@ -28,7 +28,7 @@ async fn lease(cache: &Cache, reader: &str) -> Option<Lease> {
 /// Puts a copy there as [`Cache::put`] does, and waits for it.
 async fn put(cache: &Cache, lease: Lease, copy: &str) -> bool {
     let mut call = PUT.key(lease.place.key);
-    call.arg(lease.place.reader).arg(lease.token).arg(copy);
+    call.arg(lease.place.reader).arg(lease.mark).arg(copy);
     call.invoke_async(&mut cache.redis.queue()).await.unwrap()
 }
 
@@ -96,8 +96,8 @@ async fn nobody_lifts_the_cover_of_another() {
     let cache = cache();
     let first = cover(&cache).await;
     let _second = cover(&cache).await;
-    let (keys, token) = (first.keys, first.token);
-    cache.call(&LIFT, &keys, &token).await.unwrap();
+    let (keys, mark) = (first.keys, first.mark);
+    cache.call(&LIFT, &keys, &mark).await.unwrap();
     assert!(lease(&cache, "ann").await.is_none());
 }
 

@@ -5,11 +5,13 @@
 //! - `http`: the API.
 //! - `jobs`: the job system: what is measured, and against which goal.
 //! - `reminders`: how late a thousand reminders of the same instant are.
+//! - `history`: what was finished long ago.
 //! - `fixture`: a database, a part of Redis, the real worker.
 //! - `raw`: the limits, without any code of ours.
 //! - `table`: medians and how they are shown.
 
 mod fixture;
+mod history;
 mod http;
 mod jobs;
 mod raw;

@@ -26,6 +26,8 @@ use scheduler::{relay::Relay, rounds::repeat};
 use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::history;
+
 /// Jobs in a batch, wherever it is us who choose.
 pub(super) const BATCH: usize = 200;
 /// Connections that commit at the same time, as those of a busy API: PostgreSQL syncs several commits at once.
@@ -47,7 +49,8 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    pub(super) async fn new() -> anyhow::Result<Self> {
+    /// A new one, with so many jobs that were finished long ago.
+    pub(super) async fn new(history: u32) -> anyhow::Result<Self> {
         let setting = |name| {
             std::env::var(name).with_context(|| format!("{name} is not set: run `cargo dev bench jobs`"))
         };
@@ -66,6 +69,7 @@ impl Fixture {
         let relay = Relay::new(db.clone(), redis.clone());
         tokio::spawn(repeat(relay, Health::default(), stop.clone()));
         let owner = Db::new(&database.owner_url, options, Clock::Database, Outbox::default())?;
+        history::write(&owner, history).await?;
         let settings = vec![
             ("DATABASE_URL", database.app_url),
             ("REDIS_URL", redis_url),

@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 
 use super::{
     fixture::{BATCH, Fixture, PRODUCERS},
-    raw, reminders, say,
+    history, raw, reminders, say,
     table::{Samples, Table, percentile, rate},
 };
 
@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// How many jobs are drained in a round
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1_000..=1_000_000))]
     jobs: u32,
+    /// How many jobs that were finished long ago are in the ledger
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    history: u32,
     /// How many times everything is measured; the medians are shown
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
@@ -48,6 +51,8 @@ struct Measured {
     idle: Latency,
     busy: Latency,
     reminders: Latency,
+    pruned: Samples,
+    prune: Latency,
     worker_cpu: Samples,
     redis_cpu: Samples,
 }
@@ -68,7 +73,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
     let mut measured = Measured::default();
     let mut result = Ok(());
     for number in 1..=args.rounds {
-        result = measured.round(&format!("round {number} of {}", args.rounds), jobs, &folder).await;
+        let round = format!("round {number} of {}", args.rounds);
+        result = measured.round(&round, jobs, args.history, &folder).await;
         if result.is_err() {
             break;
         }
@@ -81,8 +87,8 @@ pub(super) async fn run(args: &Args) -> anyhow::Result<()> {
 
 impl Measured {
     /// Everything once, ours and the limits in turn.
-    async fn round(&mut self, round: &str, jobs: usize, folder: &Path) -> anyhow::Result<()> {
-        let fixture = Fixture::new().await?;
+    async fn round(&mut self, round: &str, jobs: usize, history: u32, folder: &Path) -> anyhow::Result<()> {
+        let fixture = Fixture::new(history).await?;
         let ids: Vec<JobId> = (0..jobs).map(|_| JobId::new()).collect();
 
         let limit = raw::zadd_zpopmin(&fixture.redis.queue(), &fixture.redis.key("raw"), &ids, LOOPS).await?;
@@ -105,7 +111,7 @@ impl Measured {
         let limit = raw::single_inserts(&fixture.owner, few, PRODUCERS).await?;
         say(&format!("{round}: raw inserts, a row a commit: {}", rate(limit)));
         self.beside_limit.push(limit);
-        let beside = producers_beside(few).await?;
+        let beside = producers_beside(few, history).await?;
         say(&format!("{round}: P7, producers beside the worker: {}", rate(beside)));
         self.beside.push(beside);
 
@@ -114,18 +120,25 @@ impl Measured {
             (&mut self.busy, "at 500 jobs/s", 2_500, Duration::from_secs(1) / PER_SECOND),
         ] {
             let log = folder.join(JobId::new().to_string());
-            let millis = commit_to_start(&log, count, pause).await?;
+            let millis = commit_to_start(&log, count, pause, history).await?;
             let (p50, p99) = (percentile(&millis, 50), percentile(&millis, 99));
             say(&format!("{round}: P9, {name}: p50 {p50:.2} ms, p99 {p99:.2} ms"));
             latency.p50.push(p50);
             latency.p99.push(p99);
         }
 
-        let millis = reminders::lateness().await?;
+        let millis = reminders::lateness(history).await?;
         let (p50, p99) = (percentile(&millis, 50), percentile(&millis, 99));
         say(&format!("{round}: P10, reminders late by: p50 {p50:.0} ms, p99 {p99:.0} ms"));
         self.reminders.p50.push(p50);
         self.reminders.p99.push(p99);
+
+        if history > 0 {
+            let (a_second, p99, max) = history::prune(&fixture.db, history).await?;
+            say(&format!("{round}: P12, pruned: {}, p99 {p99:.1} ms, {max:.1} ms at most", rate(a_second)));
+            self.pruned.push(a_second);
+            self.prune.p99.push(p99);
+        }
         Ok(())
     }
 
@@ -166,7 +179,7 @@ impl Measured {
             ]
         };
         let cpu = format!("worker {:.4}, Redis {:.4}", self.worker_cpu.median(), self.redis_cpu.median());
-        Table(vec![
+        let mut rows = vec![
             head.map(str::to_owned),
             [
                 format!("P7 {} jobs drained", args.jobs),
@@ -199,7 +212,14 @@ impl Measured {
                 String::new(),
             ],
             ["CPU seconds per 1,000 jobs drained".into(), cpu, String::new(), String::new(), String::new()],
-        ])
+        ];
+        if args.history > 0 {
+            let pruned =
+                format!("{}, p99 of a batch {:.1} ms", rate(self.pruned.median()), self.prune.p99.median());
+            let what = format!("P12 pruning of {} finished jobs", args.history);
+            rows.push([what, pruned, String::new(), String::new(), String::new()]);
+        }
+        Table(rows)
     }
 }
 
@@ -236,8 +256,8 @@ async fn queue_alone(fixture: &Fixture, ids: &[JobId]) -> anyhow::Result<f64> {
 }
 
 /// P7: a worker that is at work while jobs are committed one by one; from the first commit to the last finish.
-async fn producers_beside(jobs: usize) -> anyhow::Result<f64> {
-    let fixture = Fixture::new().await?;
+async fn producers_beside(jobs: usize, history: u32) -> anyhow::Result<f64> {
+    let fixture = Fixture::new(history).await?;
     let mut worker = fixture.worker()?;
     worker.ready().await?;
     let start = fixture.now().await?;
@@ -247,8 +267,13 @@ async fn producers_beside(jobs: usize) -> anyhow::Result<f64> {
 }
 
 /// P9: milliseconds from the return of a commit to the first line of the handler, sorted.
-async fn commit_to_start(log: &Path, count: usize, pause: Duration) -> anyhow::Result<Vec<f64>> {
-    let fixture = Fixture::new().await?;
+async fn commit_to_start(
+    log: &Path,
+    count: usize,
+    pause: Duration,
+    history: u32,
+) -> anyhow::Result<Vec<f64>> {
+    let fixture = Fixture::new(history).await?;
     let mut worker = fixture.worker()?;
     worker.ready().await?;
     let probe = Probe { lane: "ann".to_owned(), log: Some(log.to_owned()), act: Act::Nothing };

@@ -14,8 +14,8 @@ const AHEAD: TimeDelta = TimeDelta::seconds(4);
 
 /// P10: milliseconds from the instant of the reminders to the arrival of their mails, sorted. Three workers, as
 /// shipped. Fails if a mail comes early, twice or not at all.
-pub(super) async fn lateness() -> anyhow::Result<Vec<f64>> {
-    let fixture = Fixture::new().await?;
+pub(super) async fn lateness(history: u32) -> anyhow::Result<Vec<f64>> {
+    let fixture = Fixture::new(history).await?;
     let sink = MailSink::start(Options { keep: 2 * PEOPLE, ..Options::default() }).await?;
     let mut programs = vec![fixture.scheduler()?];
     for _ in 0..3 {
