@@ -251,8 +251,10 @@ fn inspect(path: &Path) -> Option<Program> {
     }
     let ask = |flag: &str| program(path).arg(flag).output().ok();
     let told = |text: &[u8]| major_version(&String::from_utf8_lossy(text));
-    // nginx knows another flag, and tells on stderr.
-    let major = told(&ask("--version")?.stdout).or_else(|| told(&ask("-v")?.stderr))?;
+    // nginx knows another flag, and tells on stderr; there may be a number in why a program could not be started, too.
+    let on_stderr =
+        || ask("-v").filter(|output| output.status.success()).and_then(|output| told(&output.stderr));
+    let major = told(&ask("--version")?.stdout).or_else(on_stderr)?;
     Some(Program { path: path.to_path_buf(), major })
 }
 
@@ -265,6 +267,17 @@ fn major_version(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_none() {
+        let folder = std::env::temp_dir().join(format!("tasktracker-inspect-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let program = folder.join("wrk");
+        fs::write(&program, "#!/bin/sh\necho 'cannot open libluajit-5.1.so.2' >&2\nexit 127\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(inspect(&program).is_none());
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn versions_are_read() {
