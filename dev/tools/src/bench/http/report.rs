@@ -57,7 +57,7 @@ impl Measured {
         Self { pinned, tasks, ..Self::default() }
     }
 
-    /// A round begins; what a new process took to answer (ms), and its memory (MiB).
+    /// What a new process took to answer (ms), and its memory (MiB).
     pub(super) fn begin(&mut self, (start, idle): &(f64, f64)) {
         self.start.push(*start);
         self.idle.push(*idle);
