@@ -20,6 +20,11 @@ use utoipa::{
 /// What a handler answers.
 pub(crate) type Result<T, E = ApiError> = std::result::Result<T, E>;
 
+/// An answer was refused because there was too much to do. There are many of them, and a metric counts them, so they are not
+/// logged one by one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shed;
+
 /// An error on its way out.
 #[derive(Debug)]
 pub(crate) struct ApiError(Error);
@@ -176,8 +181,10 @@ impl IntoResponse for ApiError {
         let mut response = Problem::from(&self.0).into_response();
         match self.0 {
             Error::Conflict { code: Code::IdempotencyInProgress, .. } => retry_after(response, 1),
-            // Not logged: there are many of them, and a metric counts them.
-            Error::Overloaded => retry_after(response, 1),
+            Error::Overloaded => {
+                response.extensions_mut().insert(Shed);
+                retry_after(response, 1)
+            }
             Error::TooManyRequests { retry_after: pause } => retry_after(response, seconds(pause)),
             Error::Stale { etag } => {
                 if let Ok(etag) = HeaderValue::try_from(etag) {

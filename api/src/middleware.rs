@@ -23,7 +23,7 @@ use futures::FutureExt as _;
 use tower_http::cors::CorsLayer;
 use tracing::Instrument as _;
 
-use crate::error::{ApiError, Problem};
+use crate::error::{ApiError, Problem, Shed};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// No request takes longer: what it changed is rolled back. Statements are stopped by the database long before.
@@ -72,7 +72,11 @@ pub(crate) async fn observe(request: Request, next: Next) -> Response {
         operations.into_iter().for_each(metrics::task_operation);
     }
     let took_ms = started.elapsed().as_secs_f64() * 1000.0;
-    tracing::info!(parent: &span, http.status = status.as_u16(), took_ms, "answered");
+    if response.extensions_mut().remove::<Shed>().is_some() {
+        tracing::debug!(parent: &span, http.status = status.as_u16(), took_ms, "refused");
+    } else {
+        tracing::info!(parent: &span, http.status = status.as_u16(), took_ms, "answered");
+    }
     secure(response.headers_mut(), &uri);
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -14,7 +14,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::{RedisResult, Script};
@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use crate::{metrics, redis::Redis};
 
-/// How long a cover stays if its process dies: longer than any commit takes.
-const COVER: Duration = Duration::from_secs(60);
+/// A cover stays for this part of a copy's life, which is longer than a commit takes.
+const COVER: u32 = 6;
 /// How many things a script takes at most.
 const MAX_THINGS: usize = 500;
 /// A larger copy costs more memory than it saves time.
@@ -44,13 +44,13 @@ macro_rules! script {
 script!(LEASE, "cache/lease.lua");
 script!(PUT, "cache/put.lua");
 script!(COVER_ALL, "cache/cover.lua");
-script!(LIFT, "cache/lift.lua");
 
 /// Copies in Redis. Without Redis there are none, and nobody waits for it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cache {
     redis: Redis,
     life: Duration,
+    cover: Duration,
     questions: mpsc::Sender<Question>,
     /// Changes that were committed while Redis could not be told.
     owed: Arc<AtomicUsize>,
@@ -76,21 +76,16 @@ struct Place {
 #[derive(Debug)]
 struct Question {
     place: Place,
-    answer: oneshot::Sender<(Place, Option<Vec<u8>>)>,
+    answer: oneshot::Sender<(Place, Held)>,
 }
+
+/// What is there: the copy, and a cover.
+type Held = (Option<Vec<u8>>, Option<String>);
 
 /// The right to put a copy there, of what is read after this.
 #[derive(Debug)]
 pub struct Lease {
     place: Place,
-    mark: String,
-}
-
-/// Over things that are being changed. Unless it is lifted, it lasts until every commit is over.
-#[derive(Debug)]
-#[must_use = "a cover is lifted after the commit"]
-pub(crate) struct Cover {
-    keys: Vec<String>,
     mark: String,
 }
 
@@ -103,7 +98,7 @@ impl Cache {
         }
         let (questions, asked) = mpsc::channel(QUESTIONS);
         tokio::spawn(ask(redis.clone(), asked));
-        Some(Self { redis, life, questions, owed: Arc::default() })
+        Some(Self { redis, life, cover: life / COVER, questions, owed: Arc::default() })
     }
 
     /// The reader's copy of a thing, or else the right to put one there.
@@ -123,9 +118,9 @@ impl Cache {
             return Found::Nothing(None);
         }
         match answered.await {
-            Ok((_, Some(copy))) => Found::Copy(copy),
-            Ok((place, None)) => Found::Nothing(self.lease(place).await),
-            Err(_) => Found::Nothing(None),
+            Ok((_, (Some(copy), _))) => Found::Copy(copy),
+            Ok((place, (None, None))) => Found::Nothing(self.lease(place).await),
+            _ => Found::Nothing(None),
         }
     }
 
@@ -154,45 +149,38 @@ impl Cache {
 
     /// Takes the copies of things away that are about to change, within the time that Redis may take of a request. If Redis does not
     /// answer, they are taken away when it does, and until then this process uses none at all.
-    pub(crate) async fn cover(&self, things: &[String]) -> Cover {
+    pub(crate) async fn cover(&self, things: &[String]) {
         let keys: Vec<String> = things.iter().map(|thing| self.key(thing)).collect();
-        let mark = Uuid::now_v7().simple().to_string();
-        if self.call(&COVER_ALL, &keys, &mark).await.is_err() {
+        if self.cover_all(&keys).await.is_err() {
             self.owed.fetch_add(1, Ordering::AcqRel);
-            tokio::spawn(self.clone().cover_later(keys.clone(), mark.clone()));
+            tokio::spawn(self.clone().cover_later(keys));
         }
-        Cover { keys, mark }
+    }
+
+    /// Whether a commit that began at `begun` may have outlasted its cover.
+    pub(crate) fn is_over(&self, begun: Instant) -> bool {
+        begun.elapsed() > self.cover / 2
     }
 
     /// Takes copies away that have outlived a change. After a while they have ended by themselves.
-    async fn cover_later(self, keys: Vec<String>, mark: String) {
+    async fn cover_later(self, keys: Vec<String>) {
         for _ in 0..=self.life.as_millis() / AGAIN.as_millis() {
             tokio::time::sleep(AGAIN).await;
-            if self.call(&COVER_ALL, &keys, &mark).await.is_ok() {
+            if self.cover_all(&keys).await.is_ok() {
                 break;
             }
         }
         self.owed.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Lets copies be put there again: the change is committed. Nobody waits for it.
-    pub(crate) fn lift(&self, Cover { keys, mark }: Cover) {
-        let cache = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = cache.call(&LIFT, &keys, &mark).await {
-                tracing::debug!(%error, "a cover lifts itself, later");
-            }
-        });
-    }
-
-    async fn call(&self, script: &Script, keys: &[String], mark: &str) -> RedisResult<()> {
+    async fn cover_all(&self, keys: &[String]) -> RedisResult<()> {
         let mut connection = self.redis.request();
         for keys in keys.chunks(MAX_THINGS) {
-            let mut call = script.prepare_invoke();
+            let mut call = COVER_ALL.prepare_invoke();
             keys.iter().for_each(|key| {
                 call.key(key);
             });
-            let () = call.arg(mark).arg(millis(COVER)).invoke_async(&mut connection).await?;
+            let () = call.arg(millis(self.cover)).invoke_async(&mut connection).await?;
         }
         Ok(())
     }
@@ -221,12 +209,12 @@ async fn ask(redis: Redis, mut questions: mpsc::Receiver<Question>) {
 async fn answer(redis: Redis, asked: Vec<Question>) {
     let mut commands = redis::pipe();
     for Question { place, .. } in &asked {
-        commands.cmd("HGET").arg(&place.key).arg(&place.reader);
+        commands.cmd("HMGET").arg(&place.key).arg(&place.reader).arg("!");
     }
-    let found: RedisResult<Vec<Option<Vec<u8>>>> = commands.query_async(&mut redis.request()).await;
+    let found: RedisResult<Vec<Held>> = commands.query_async(&mut redis.request()).await;
     // Without an answer, they hear of it by what is dropped.
-    for (Question { place, answer }, copy) in asked.into_iter().zip(found.unwrap_or_default()) {
-        let _ = answer.send((place, copy));
+    for (Question { place, answer }, held) in asked.into_iter().zip(found.unwrap_or_default()) {
+        let _ = answer.send((place, held));
     }
 }
 

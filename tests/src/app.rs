@@ -40,6 +40,8 @@ pub const START: &str = "2030-01-01T00:00:00Z";
 /// The password of every [`Person`].
 pub const PASSWORD: &str = "correct horse battery";
 
+/// How long a copy of a task lives: so short, that tests can wait for the cover of a change to end.
+const CACHED: Duration = Duration::from_secs(3);
 const LOCK: &str = "no test panicked with it";
 
 /// Everything, for one test.
@@ -92,7 +94,7 @@ impl TestApp {
     ) -> Self {
         let prefix = format!("test-{:x}", rand::random::<u64>());
         let redis = Redis::new(&setting("TEST_REDIS_URL"), &prefix).expect("TEST_REDIS_URL is a URL");
-        let cache = Cache::new(redis.clone(), Duration::from_secs(60));
+        let cache = Cache::new(redis.clone(), CACHED);
         let (db, due) = TestDatabase::create().await.open_with(Clock::fixed(at(instant)), cache);
         let sink = MailSink::start(Options::default()).await.expect("a mail sink");
 

@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::deadpool::Object};
 use futures::FutureExt as _;
 
@@ -93,19 +95,16 @@ impl Tx {
     /// an `Idempotency-Key` makes the retry safe.
     pub async fn commit(mut self) -> Result<()> {
         let cache = self.outbox.cache().filter(|_| !self.outdated.is_empty()).cloned();
-        let covered = match cache {
-            Some(cache) => {
-                self.outdated.sort_unstable();
-                self.outdated.dedup();
-                let cover = cache.cover(&self.outdated).await;
-                Some((cache, cover))
-            }
-            None => None,
-        };
+        let begun = Instant::now();
+        if let Some(cache) = &cache {
+            self.outdated.sort_unstable();
+            self.outdated.dedup();
+            cache.cover(&self.outdated).await;
+        }
         self.conn().batch_execute("COMMIT").await?;
         self.conn = None;
-        if let Some((cache, cover)) = covered {
-            cache.lift(cover);
+        if let Some(cache) = cache.filter(|cache| cache.is_over(begun)) {
+            cache.cover(&self.outdated).await;
         }
         self.outbox.send(std::mem::take(&mut self.due));
         Ok(())
