@@ -7,6 +7,7 @@ const NAMES: &[&str] = &[
     "ADMIN_ALLOW_CIDRS",
     "ARCHIVE_DONE_AFTER_DAYS",
     "BIND",
+    "CACHE_SECONDS",
     "CATCH_UP_MAILS_PER_SECOND",
     "CONCURRENCY",
     "CORS_ORIGINS",
