@@ -3,7 +3,10 @@
 #![cfg(feature = "testing")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use common::{
     clock::Clock,
@@ -65,8 +68,25 @@ impl Process {
     }
 
     async fn enqueue(&mut self, act: Act) -> JobId {
+        self.enqueue_logged(act, None).await
+    }
+
+    /// Enqueues a job, and waits until its handler has begun: a job that was claimed may still wait for that.
+    async fn begin(&mut self, act: Act) -> JobId {
+        let log = std::env::temp_dir().join(format!("tasktracker-{}", uuid::Uuid::now_v7().simple()));
+        let id = self.enqueue_logged(act, Some(log.clone())).await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !log.exists() {
+            assert!(Instant::now() < deadline, "it never began");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::remove_file(log).unwrap();
+        id
+    }
+
+    async fn enqueue_logged(&mut self, act: Act, log: Option<PathBuf>) -> JobId {
         let mut tx = self.context.db.begin().await.unwrap();
-        let id = Probe { lane: "ann".into(), log: None, act }.enqueue(&mut tx).await.unwrap();
+        let id = Probe { lane: "ann".into(), log, act }.enqueue(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
         let due = self.due.recv().await.unwrap();
         assert_eq!(self.queue.push(&[due]).await.unwrap(), []);
@@ -124,8 +144,7 @@ async fn what_is_pushed_runs_and_redis_is_empty_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_lets_running_jobs_end() {
     let mut process = Process::start(2, Duration::from_secs(10)).await;
-    let id = process.enqueue(Act::Sleep(500)).await;
-    process.until(id, "running").await;
+    let id = process.begin(Act::Sleep(500)).await;
     let db = process.context.db.clone();
     process.stop().await;
     let row: Row = sql!("SELECT state::text, attempt, fence FROM jobs WHERE id = {id}", id: Uuid = id)
