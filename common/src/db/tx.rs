@@ -103,10 +103,10 @@ impl Tx {
         }
         self.conn().batch_execute("COMMIT").await?;
         self.conn = None;
+        self.outbox.send(std::mem::take(&mut self.due));
         if let Some(cache) = cache.filter(|cache| cache.is_over(begun)) {
             cache.cover(&self.outdated).await;
         }
-        self.outbox.send(std::mem::take(&mut self.due));
         Ok(())
     }
 
