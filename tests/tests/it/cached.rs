@@ -2,7 +2,7 @@
 //! change a task is tried here: who adds one to the code adds it here.
 
 use common::{
-    jobs::{ArchiveCompleted, Job, PruneHistory},
+    jobs::{ArchiveCompleted, Job, PruneHistory, PurgeArchived},
     testing::at,
 };
 use redis::AsyncCommands as _;
@@ -110,9 +110,9 @@ impl Scene {
         answer.json
     }
 
-    /// More than the trash keeps things, and than a login lasts.
-    async fn months_later(&mut self) {
-        self.app.db.clock().set(at("2030-03-02T00:00:00Z"));
+    /// Moves the clock by more than a login lasts.
+    async fn later(&mut self, instant: &str) {
+        self.app.db.clock().set(at(instant));
         for person in [&mut self.ann, &mut self.eda] {
             let login = json!({"email": person.email, "password": PASSWORD});
             let session = self.app.anybody.post("/auth/login", login).await.assert(200).json;
@@ -120,9 +120,9 @@ impl Scene {
         }
     }
 
-    /// Runs a job while all is copied.
-    async fn run(&self, job: impl Job + 'static, name: &str) {
-        self.warm().await;
+    /// Runs a job while there is a copy of this task.
+    async fn run(&self, task: usize, job: impl Job + 'static, name: &str) {
+        warm(&self.app, &[&self.ann], &self.tasks[task]).await;
         let mut tx = self.app.db.begin().await.unwrap();
         job.enqueue(&mut tx).await.unwrap();
         tx.commit().await.unwrap();
@@ -193,13 +193,15 @@ async fn neither_does_a_change_of_what_it_belongs_to() {
 async fn neither_does_a_job() {
     let mut scene = Scene::new().await;
     scene.app.context.settings.purge_archived_after_days = Some(7);
-    let (ann, first) = (&scene.ann, path(&scene.tasks[0]));
-    ann.act(&format!("{first}/complete")).await.assert(200);
-    ann.delete(&path(&scene.tasks[1])).await.assert(204);
-    scene.months_later().await;
-    let ann = &scene.ann;
-    scene.run(ArchiveCompleted {}, "archive_completed").await;
-    assert!(!ann.get(&first).await.assert(200).json["archived_at"].is_null());
-    scene.run(PruneHistory {}, "prune_history").await;
-    ann.get(&path(&scene.tasks[1])).await.assert_problem(404, "not_found");
+    let (first, second) = (path(&scene.tasks[0]), path(&scene.tasks[1]));
+    scene.ann.act(&format!("{first}/complete")).await.assert(200);
+    scene.ann.delete(&second).await.assert(204);
+    scene.later("2030-03-02T00:00:00Z").await;
+    scene.run(0, ArchiveCompleted {}, "archive_completed").await;
+    assert!(!scene.ann.get(&first).await.assert(200).json["archived_at"].is_null());
+    scene.run(1, PruneHistory {}, "prune_history").await;
+    scene.ann.get(&second).await.assert_problem(404, "not_found");
+    scene.later("2030-03-11T00:00:00Z").await;
+    scene.run(0, PurgeArchived {}, "purge_archived").await;
+    scene.ann.get(&first).await.assert_problem(404, "not_found");
 }
