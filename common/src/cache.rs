@@ -11,17 +11,20 @@
 
 use std::{
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use redis::{RedisResult, Script};
+use redis::RedisResult;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
-use crate::{metrics, redis::Redis};
+use crate::{
+    metrics,
+    redis::{Redis, script},
+};
 
 /// A cover stays for this part of a copy's life, which is longer than a commit takes.
 const COVER: u32 = 6;
@@ -36,11 +39,6 @@ const QUESTIONS: usize = 1024;
 /// How many questions Redis is asked at once, at most.
 const AT_ONCE: usize = 128;
 
-macro_rules! script {
-    ($name:ident, $file:literal) => {
-        static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
-    };
-}
 script!(LEASE, "cache/lease.lua");
 script!(PUT, "cache/put.lua");
 script!(COVER_ALL, "cache/cover.lua");

@@ -18,7 +18,7 @@
 //! small lane come before the rest of a large one. A priority step counts like a minute of waiting (0 first).
 //! Nothing is held back by its score: where only one lane has work, it gets every worker.
 
-use std::{fmt, sync::LazyLock, time::Duration};
+use std::{fmt, time::Duration};
 
 use futures::{Stream, StreamExt};
 use redis::{
@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::{
     dispatcher::DueJob,
     ids::JobId,
-    redis::{Connection, Redis},
+    redis::{Connection, Redis, script},
 };
 
 /// How many ids a script takes at most, so that none of them blocks Redis for long.
@@ -41,11 +41,6 @@ const STEP: i64 = 1_000;
 /// What a priority step is worth, in milliseconds.
 const PRIORITY_STEP: i64 = 60_000;
 
-macro_rules! script {
-    ($name:ident, $file:literal) => {
-        static $name: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!($file)));
-    };
-}
 script!(PUSH, "queue/push.lua");
 script!(FETCH, "queue/fetch.lua");
 script!(ACK, "queue/ack.lua");

@@ -21,6 +21,15 @@ use redis::{
 
 use crate::health::Health;
 
+/// Declares a script of a file beside the module that runs it; Redis is given its text once.
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        static $name: std::sync::LazyLock<::redis::Script> =
+            std::sync::LazyLock::new(|| ::redis::Script::new(include_str!($file)));
+    };
+}
+pub(crate) use script;
+
 /// How long the queue waits for an answer. A script takes microseconds; more than this is a stall.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 /// What Redis may add to a request before the request goes on without it (goals R13).
