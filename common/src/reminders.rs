@@ -19,12 +19,11 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 use diesel::{
     OptionalExtension as _, QueryDsl as _,
     deserialize::{self, FromSql, FromSqlRow},
-    expression::AsExpression,
     pg::{Pg, PgValue},
-    sql_types::Jsonb,
+    sql_types::{Array, Integer, Nullable, Record, Text, Timestamp, Timestamptz, Uuid},
 };
 use diesel_async::AsyncPgConnection;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 pub(crate) use self::first::FirstReminders;
@@ -46,7 +45,7 @@ use crate::{
     db::{RunQueryDsl as _, pg_enum, sql_expression},
     error::{Error, Result},
     ids::{ReminderId, TaskId, UserId},
-    schema::tasks,
+    schema::{sql_types, tasks},
     tasks::visible_to,
     zone::{self, Zone},
 };
@@ -82,23 +81,12 @@ pub struct Reminder {
     pub fire_at: Option<DateTime<Utc>>,
 }
 
-/// A task's reminders in the order in which they were made, as [`Reminder::OF_TASK`] reads them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, AsExpression, FromSqlRow)]
-#[diesel(sql_type = Jsonb)]
+/// A task's reminders in the order in which they were made, as [`ReminderRows`] reads them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, FromSqlRow)]
 #[serde(transparent)]
 pub struct Reminders(pub Vec<Reminder>);
 
 impl Reminder {
-    /// SQL over `tasks`: its reminders as JSON, which [`Reminders`] reads.
-    pub const OF_TASK: &'static str = "coalesce((SELECT jsonb_agg(jsonb_build_object(
-            'id', r.id, 'user_id', r.user_id, 'kind', r.kind, 'offset_minutes', r.offset_minutes, 'at_local', r.at_local, 'at_zone', r.at_zone,
-            'fire_at', coalesce(
-                (SELECT min(f.fire_at) FROM reminder_fires f WHERE f.reminder_id = r.id AND f.slot > 0
-                     AND f.state IN ('planned', 'deferred', 'queued', 'sending')),
-                (SELECT CASE WHEN f.state <> 'cancelled' THEN f.fire_at END FROM reminder_fires f
-                 WHERE f.reminder_id = r.id AND f.slot = 0 ORDER BY f.occurrence_no DESC, f.plan_no DESC LIMIT 1))
-        ) ORDER BY r.id) FROM reminders r WHERE r.task_id = tasks.id AND r.removed_at IS NULL), '[]')";
-
     /// The viewer's reminders of a task.
     ///
     /// # Errors
@@ -107,7 +95,7 @@ impl Reminder {
         let Reminders(mut reminders) = tasks::table
             .find(task)
             .filter(visible_to(viewer))
-            .select(OfTask)
+            .select(ReminderRows)
             .first(conn)
             .await
             .optional()?
@@ -131,36 +119,58 @@ impl Reminder {
     }
 }
 
+/// How PostgreSQL gives a task's reminders: a record of each.
+type Rows = Array<
+    Record<(
+        Uuid,
+        Uuid,
+        sql_types::ReminderKind,
+        Nullable<Integer>,
+        Nullable<Timestamp>,
+        Nullable<Text>,
+        Nullable<Timestamptz>,
+    )>,
+>;
+
 sql_expression! {
-    /// [`Reminder::OF_TASK`].
-    OfTask on tasks: Jsonb = Reminder::OF_TASK
+    /// A task's reminders, as [`Reminders`] reads them. When a reminder fires: when it is snoozed to; or else by its last plan, whose
+    /// last fire counts that was not taken back.
+    pub ReminderRows on tasks: Rows = "array(SELECT ROW(r.id, r.user_id, r.kind, r.offset_minutes, r.at_local, r.at_zone,
+            (SELECT CASE WHEN f.state <> 'cancelled' THEN f.fire_at END
+             FROM reminder_fires f, LATERAL (SELECT f.slot > 0 AND f.state IN ('planned', 'deferred', 'queued', 'sending') AS is_snooze) s
+             WHERE f.reminder_id = r.id
+             ORDER BY s.is_snooze DESC, CASE WHEN s.is_snooze THEN f.fire_at END, f.occurrence_no DESC, f.plan_no DESC,
+                 f.state <> 'cancelled' DESC, f.slot DESC
+             LIMIT 1))
+         FROM reminders r WHERE r.task_id = tasks.id AND r.removed_at IS NULL ORDER BY r.id)"
 }
 
-impl FromSql<Jsonb, Pg> for Reminders {
+impl FromSql<Rows, Pg> for Reminders {
     fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
-        #[derive(Deserialize)]
-        struct Row {
-            id: ReminderId,
-            user_id: UserId,
-            kind: ReminderKind,
-            offset_minutes: Option<i32>,
-            at_local: Option<NaiveDateTime>,
-            at_zone: Option<String>,
-            fire_at: Option<DateTime<Utc>>,
-        }
+        type Row = (
+            ReminderId,
+            UserId,
+            ReminderKind,
+            Option<i32>,
+            Option<NaiveDateTime>,
+            Option<String>,
+            Option<DateTime<Utc>>,
+        );
 
-        let rows: Vec<Row> = serde_json::from_value(FromSql::<Jsonb, Pg>::from_sql(value)?)?;
-        let reminders = rows.into_iter().map(|row| Reminder {
-            id: row.id,
-            user_id: row.user_id,
-            kind: row.kind,
-            offset_minutes: row.offset_minutes,
-            at: row
-                .at_local
-                .zip(row.at_zone)
-                .map(|(local, name)| zone::resolve(local, Zone::stored(&name).tz())),
-            fire_at: row.fire_at,
-        });
+        let rows: Vec<Row> = FromSql::<Rows, Pg>::from_sql(value)?;
+        let reminders =
+            rows.into_iter().map(|(id, user_id, kind, offset_minutes, at_local, at_zone, fire_at)| {
+                Reminder {
+                    id,
+                    user_id,
+                    kind,
+                    offset_minutes,
+                    at: at_local
+                        .zip(at_zone)
+                        .map(|(local, name)| zone::resolve(local, Zone::stored(&name).tz())),
+                    fire_at,
+                }
+            });
         Ok(Self(reminders.collect()))
     }
 }

@@ -17,7 +17,7 @@ mod view;
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _,
-    sql_types::{Array, Jsonb, Nullable, Text, Uuid},
+    sql_types::{Array, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
@@ -45,7 +45,7 @@ use crate::{
     db::{Condition, RunQueryDsl as _, pg_enum, sql_condition, sql_expression},
     error::{Error, Result},
     ids::{ProjectId, TaskId, UserId},
-    reminders::{NewReminder, Reminder, Reminders},
+    reminders::{NewReminder, Reminder, ReminderRows, Reminders},
     schema::tasks,
 };
 
@@ -90,11 +90,6 @@ sql_expression! {
     /// The names of a task's tags, in order.
     pub TagNames on tasks: Array<Text> =
         "array(SELECT t.name FROM task_tags tt JOIN tags t ON t.id = tt.tag_id WHERE tt.task_id = tasks.id ORDER BY t.name_key)"
-}
-
-sql_expression! {
-    /// A task's reminders, as [`Reminder`] reads them; `fire_at` is the instant of the current plan.
-    pub ReminderRows on tasks: Jsonb = Reminder::OF_TASK
 }
 
 /// A task as everyone who may see it sees it.
