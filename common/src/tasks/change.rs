@@ -86,27 +86,44 @@ impl Task {
             tags::set(tx, Scope::of(before.owner_id, project), id, names).await?;
         }
         let status = patch.status.filter(|status| *status != before.status);
-        let update = diesel::update(tasks::table.find(id))
-            .set((
-                patch.title.as_deref().map(|title| tasks::title.eq(title.trim())),
-                patch.description.as_ref().map(|text| tasks::description.eq(text.as_deref())),
-                patch.priority.map(|priority| tasks::priority.eq(priority)),
-                (tasks::project_id.eq(project), tasks::assignee_id.eq(assignee), tasks::parent_id.eq(parent)),
-                position.map(|position| tasks::position.eq(position)),
-                due.as_ref(),
-                status.map(|status| status_columns(status, person.now)),
-                touched(tx, &before, person.now),
-            ))
-            .returning(Self::as_returning());
-        let after: Self = Prepared(update).get_result(tx.conn()).await?;
+        let version = touched(tx, &before, person.now);
+        let update = diesel::update(tasks::table.find(id)).set((
+            patch.title.as_deref().map(|title| tasks::title.eq(title.trim())),
+            patch.description.as_ref().map(|text| tasks::description.eq(text.as_deref())),
+            patch.priority.map(|priority| tasks::priority.eq(priority)),
+            (tasks::project_id.eq(project), tasks::assignee_id.eq(assignee), tasks::parent_id.eq(parent)),
+            position.map(|position| tasks::position.eq(position)),
+            due.as_ref(),
+            status.map(|status| status_columns(status, person.now)),
+            version,
+        ));
         let moves = project != before.project_id;
-        if moves {
-            tree::follow(tx, viewer, person.now, id, place).await?;
+        let is_planned_anew = due.is_some() || status.is_some() || moves;
+        if !is_planned_anew && tag_names.is_none() {
+            // Nothing but the row changes, and to what is known.
+            let task = Self {
+                title: patch.title.as_deref().unwrap_or(&before.title).trim().to_owned(),
+                description: patch.description.as_ref().unwrap_or(&before.description).clone(),
+                priority: patch.priority.unwrap_or(before.priority),
+                assignee_id: assignee,
+                parent_id: parent,
+                position: position.unwrap_or(before.position),
+                version: version.version,
+                updated_at: version.updated_at,
+                ..before.clone()
+            };
+            task.write_changed(tx, viewer, &before, update).await?;
+            return Ok(Changed { task, warnings: Vec::new() });
         }
-        // Whatever else a patch changes, no reminder hangs on it, and the row is read as it is now.
-        let after = match due.is_some() || status.is_some() || moves {
-            true => settle(tx, viewer, id, person).await?,
-            false => Changed { task: after.seen_by(viewer), warnings: Vec::new() },
+        let after = if is_planned_anew {
+            Prepared(update).execute(tx.conn()).await?;
+            if moves {
+                tree::follow(tx, viewer, person.now, id, place).await?;
+            }
+            settle(tx, viewer, id, person).await?
+        } else {
+            let after: Self = Prepared(update.returning(Self::as_returning())).get_result(tx.conn()).await?;
+            Changed { task: after.seen_by(viewer), warnings: Vec::new() }
         };
         after.task.record_changed(tx, viewer, &before).await?;
         Ok(after)
@@ -202,7 +219,7 @@ impl Task {
         Prepared(update).execute(tx.conn()).await?;
         let after = settle(tx, viewer, id, &person).await?;
         let kind = if archived { EventType::TaskArchived } else { EventType::TaskRestored };
-        after.task.record(tx, viewer, kind, None).await?;
+        after.task.record(tx, viewer, kind).await?;
         Ok(after)
     }
 
@@ -220,7 +237,7 @@ impl Task {
             let inside = tree::trash(tx, id, person.now).await?;
             reminders::replan_tasks(tx, &inside, &person).await?;
             let after = settle(tx, viewer, id, &person).await?;
-            after.task.record(tx, viewer, EventType::TaskDeleted, None).await?;
+            after.task.record(tx, viewer, EventType::TaskDeleted).await?;
             record_all(tx, EventType::TaskDeleted, &inside).await?;
         }
         Ok(())
@@ -251,7 +268,7 @@ impl Task {
             return Ok(Changed { task: before, warnings: Vec::new() });
         }
         let after = settle(tx, viewer, id, &person).await?;
-        after.task.record(tx, viewer, EventType::TaskRestored, None).await?;
+        after.task.record(tx, viewer, EventType::TaskRestored).await?;
         record_all(tx, EventType::TaskRestored, &inside).await?;
         Ok(after)
     }
@@ -381,7 +398,7 @@ struct StatusColumns {
     cancelled_at: Option<DateTime<Utc>>,
 }
 
-#[derive(diesel::AsChangeset)]
+#[derive(Clone, Copy, diesel::AsChangeset)]
 #[diesel(table_name = tasks)]
 pub(crate) struct Touched {
     version: i32,

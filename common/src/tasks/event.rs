@@ -1,15 +1,15 @@
 use std::collections::BTreeMap;
 
-use diesel::{ExpressionMethods as _, HasQuery, QueryDsl as _};
+use diesel::{ExpressionMethods as _, HasQuery, QueryDsl as _, pg::Pg, query_builder::QueryFragment};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Due, Task, TaskPriority, TaskStatus};
 use crate::{
     access::Viewer,
-    db::{RunQueryDsl as _, Tx},
+    db::{Prepared, RunQueryDsl as _, Tx, sql},
     error::{Error, Result},
-    events::{self, About, Changes, EventType, NewEvent},
+    events::{self, About, Changes, EventType, NewEvent, Record},
     ids::{ProjectId, TaskId, UserId},
     schema::tasks,
 };
@@ -155,42 +155,52 @@ pub(crate) async fn record_released(
 impl Task {
     /// Writes down that it was changed since `before`: as what is most telling, and that it was assigned.
     pub(super) async fn record_changed(&self, tx: &mut Tx, viewer: Viewer, before: &Self) -> Result<()> {
-        let kind = self.change_type(before);
+        events::record_all(tx, self.changed(viewer, before)?).await
+    }
+
+    /// As [`Task::record_changed`], in one statement with the `update` that changes it.
+    pub(super) async fn write_changed(
+        &self,
+        tx: &mut Tx,
+        viewer: Viewer,
+        before: &Self,
+        update: impl QueryFragment<Pg> + Send,
+    ) -> Result<()> {
+        let record = Record::new(tx, self.changed(viewer, before)?);
+        let written = Prepared(sql!(
+            "WITH changed AS ({task}), audited AS ({acts}) {events}",
+            task = update,
+            acts = record.insert_acts(),
+            events = record.insert_events(),
+        ));
+        let told = written.load(tx.conn()).await?;
+        record.tell(tx, told).await
+    }
+
+    /// What it is to have become this task, and no longer be `before`.
+    fn changed(&self, viewer: Viewer, before: &Self) -> Result<Vec<NewEvent>> {
+        let data = TaskData::from(self);
+        let mut changes = TaskData::from(before).changes(&data)?;
+        let named = [
+            ("description", before.description != self.description),
+            ("tags", before.tags != self.tags),
+            ("reminders", before.reminders != self.reminders),
+        ];
+        for (name, _) in named.into_iter().filter(|(_, changed)| *changed) {
+            changes.insert(name.to_owned(), Value::Null);
+        }
         let assigned = self.assignee_id.is_some() && self.assignee_id != before.assignee_id;
-        let kinds = match (kind, assigned) {
+        let kinds = match (self.change_type(before), assigned) {
             (EventType::TaskUpdated, true) => vec![EventType::TaskAssigned],
             (kind, true) => vec![kind, EventType::TaskAssigned],
             (kind, false) => vec![kind],
         };
-        for kind in kinds {
-            self.record(tx, viewer, kind, Some(before)).await?;
-        }
-        Ok(())
+        kinds.into_iter().map(|kind| Ok(data.event(kind)?.by(viewer).changing(changes.clone()))).collect()
     }
 
-    /// Writes down that something happened to this task, with what changed since `before`.
-    pub(super) async fn record(
-        &self,
-        tx: &mut Tx,
-        viewer: Viewer,
-        kind: EventType,
-        before: Option<&Self>,
-    ) -> Result<()> {
-        let data = TaskData::from(self);
-        let mut event = data.event(kind)?.by(viewer);
-        if let Some(before) = before {
-            let mut changes = TaskData::from(before).changes(&data)?;
-            let named = [
-                ("description", before.description != self.description),
-                ("tags", before.tags != self.tags),
-                ("reminders", before.reminders != self.reminders),
-            ];
-            for (name, _) in named.into_iter().filter(|(_, changed)| *changed) {
-                changes.insert(name.to_owned(), Value::Null);
-            }
-            event = event.changing(changes);
-        }
-        events::record(tx, event).await
+    /// Writes down that something happened to this task.
+    pub(super) async fn record(&self, tx: &mut Tx, viewer: Viewer, kind: EventType) -> Result<()> {
+        events::record(tx, TaskData::from(self).event(kind)?.by(viewer)).await
     }
 
     /// What to call a change from `before`: finishing and reopening have types of their own.
