@@ -18,7 +18,10 @@ use std::{
 };
 
 use redis::RedisResult;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -59,13 +62,13 @@ pub struct Cache {
 pub enum Found {
     /// The reader's copy.
     Copy(Vec<u8>),
-    /// None; and perhaps the right to put one there.
-    Nothing(Option<Lease>),
+    /// None; and where one may be put, by a [`Cache::lease`].
+    Nothing(Option<Place>),
 }
 
 /// Where a copy is: the key of its thing, and its reader.
 #[derive(Debug)]
-struct Place {
+pub struct Place {
     key: String,
     reader: String,
 }
@@ -80,7 +83,7 @@ struct Question {
 /// What is there: the copy, and a cover.
 type Held = (Option<Vec<u8>>, Option<String>);
 
-/// The right to put a copy there, of what is read after this.
+/// The right to put a copy there.
 #[derive(Debug)]
 pub struct Lease {
     place: Place,
@@ -99,7 +102,7 @@ impl Cache {
         Some(Self { redis, life, cover: life / COVER, questions, owed: Arc::default() })
     }
 
-    /// The reader's copy of a thing, or else the right to put one there.
+    /// The reader's copy of a thing, or else where it may be put.
     pub async fn get(&self, thing: &str, reader: String) -> Found {
         let found = self.look(Place { key: self.key(thing), reader }).await;
         metrics::cache_request(matches!(found, Found::Copy(_)));
@@ -117,12 +120,13 @@ impl Cache {
         }
         match answered.await {
             Ok((_, (Some(copy), _))) => Found::Copy(copy),
-            Ok((place, (None, None))) => Found::Nothing(self.lease(place).await),
+            Ok((place, (None, None))) => Found::Nothing(Some(place)),
             _ => Found::Nothing(None),
         }
     }
 
-    async fn lease(&self, place: Place) -> Option<Lease> {
+    /// The right to put a copy there of what is read after this; `None` if the thing is being changed, or without Redis.
+    pub async fn lease(&self, place: Place) -> Option<Lease> {
         let mark = Uuid::now_v7().simple().to_string();
         let mut call = LEASE.key(&place.key);
         call.arg(&place.reader).arg(&mark).arg(millis(self.life));
@@ -147,7 +151,7 @@ impl Cache {
 
     /// Takes the copies of things away that are about to change, within the time that Redis may take of a request. If Redis does not
     /// answer, they are taken away when it does, and until then this process uses none at all.
-    pub(crate) async fn cover(&self, things: &[String]) {
+    async fn cover(&self, things: &[String]) {
         let keys: Vec<String> = things.iter().map(|thing| self.key(thing)).collect();
         if self.cover_all(&keys).await.is_err() {
             self.owed.fetch_add(1, Ordering::AcqRel);
@@ -155,9 +159,9 @@ impl Cache {
         }
     }
 
-    /// Whether a commit that began at `begun` may have outlasted its cover.
-    pub(crate) fn is_over(&self, begun: Instant) -> bool {
-        begun.elapsed() > self.cover / 2
+    /// Whether a cover that was set at `since` may be over before long.
+    fn is_over(&self, since: Instant) -> bool {
+        since.elapsed() > self.cover / 2
     }
 
     /// Takes copies away that have outlived a change. After a while they have ended by themselves.
@@ -185,6 +189,38 @@ impl Cache {
 
     fn key(&self, thing: &str) -> String {
         self.redis.key(format_args!("copies:{thing}"))
+    }
+}
+
+/// What a transaction changes of which there may be copies.
+#[derive(Debug, Default)]
+pub(crate) struct Outdated {
+    things: Vec<String>,
+    /// Since when their copies are being taken away.
+    since: Option<Instant>,
+    /// Those who do it.
+    covers: Vec<JoinHandle<()>>,
+}
+
+impl Outdated {
+    /// Takes copies away; nobody waits for it.
+    pub(crate) fn add(&mut self, cache: &Cache, things: Vec<String>) {
+        self.since.get_or_insert_with(Instant::now);
+        self.things.extend_from_slice(&things);
+        let cache = cache.clone();
+        self.covers.push(tokio::spawn(async move { cache.cover(&things).await }));
+    }
+
+    /// Waits until all copies are taken away, and sees to it that they stay away for as long as a commit takes.
+    pub(crate) async fn cover(&mut self, cache: &Cache) {
+        let mut is_covered = true;
+        for cover in self.covers.drain(..) {
+            is_covered &= cover.await.is_ok();
+        }
+        if self.since.is_some_and(|since| !is_covered || cache.is_over(since)) {
+            self.since = Some(Instant::now());
+            cache.cover(&self.things).await;
+        }
     }
 }
 

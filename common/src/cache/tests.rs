@@ -20,7 +20,8 @@ async fn get(cache: &Cache, reader: &str) -> Found {
 
 async fn lease(cache: &Cache, reader: &str) -> Option<Lease> {
     match get(cache, reader).await {
-        Found::Nothing(lease) => lease,
+        Found::Nothing(None) => None,
+        Found::Nothing(Some(place)) => cache.lease(place).await,
         Found::Copy(copy) => panic!("there is a copy: {copy:?}"),
     }
 }
@@ -100,6 +101,22 @@ async fn a_later_change_covers_for_longer() {
     assert!(!longer.is_over(begun));
     until(async || cache.is_over(begun)).await;
     assert!(lease(&cache, "ann").await.is_none());
+}
+
+#[tokio::test]
+async fn a_change_that_takes_long_covers_once_more() {
+    let cache = cache();
+    let is_covered = async || cache.redis.queue().exists::<_, bool>(cache.key("thing")).await.unwrap();
+    let mut outdated = Outdated::default();
+    outdated.add(&cache, vec!["thing".to_owned()]);
+    outdated.cover(&cache).await;
+    assert!(is_covered().await);
+    let _: () = cache.redis.queue().del(cache.key("thing")).await.unwrap();
+    outdated.cover(&cache).await;
+    assert!(!is_covered().await, "it was set a moment ago");
+    outdated.since = Instant::now().checked_sub(cache.cover);
+    outdated.cover(&cache).await;
+    assert!(is_covered().await);
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
-use std::time::Instant;
-
 use diesel_async::{AsyncPgConnection, SimpleAsyncConnection as _, pooled_connection::deadpool::Object};
 use futures::FutureExt as _;
 
 use crate::{
+    cache::Outdated,
     clock::Clock,
     dispatcher::{DueJob, Outbox},
     error::{Error, Result},
@@ -21,8 +20,8 @@ pub struct Tx {
     clock: Clock,
     outbox: Outbox,
     due: Vec<DueJob>,
-    /// What the copies of are to be taken away.
-    outdated: Vec<String>,
+    /// Of what the copies are taken away.
+    outdated: Outdated,
 }
 
 /// A step of a transaction, a savepoint of PostgreSQL.
@@ -40,7 +39,7 @@ impl Tx {
         if let Some(sent) = conn.batch_execute("BEGIN").now_or_never() {
             sent?;
         }
-        Ok(Self { conn: Some(conn), clock, outbox, due: Vec::new(), outdated: Vec::new() })
+        Ok(Self { conn: Some(conn), clock, outbox, due: Vec::new(), outdated: Outdated::default() })
     }
 
     /// The connection, for statements inside the transaction.
@@ -59,10 +58,10 @@ impl Tx {
         self.due.push(job);
     }
 
-    /// Remembers things of which copies show what is no longer so when this is committed.
+    /// Takes the copies of things away that this transaction changes; nobody waits for it before the commit.
     pub(crate) fn outdate(&mut self, things: impl Iterator<Item = String>) {
-        if self.outbox.cache().is_some() {
-            self.outdated.extend(things);
+        if let Some(cache) = self.outbox.cache() {
+            self.outdated.add(cache, things.collect());
         }
     }
 
@@ -87,25 +86,22 @@ impl Tx {
         Ok(self.conn().batch_execute("RELEASE SAVEPOINT step").await?)
     }
 
-    /// Takes the copies away that it makes outdated, makes it so, and hands the jobs that are due to the dispatcher. Redis may delay it by
-    /// 15 ms, and cannot make it fail.
+    /// Makes it so when the copies that it makes outdated are taken away, and hands the jobs that are due to the dispatcher. Redis may
+    /// delay it by 15 ms, and cannot make it fail.
     ///
     /// # Errors
     /// If the database refuses or is away. After a lost connection it is unknown whether the commit happened;
     /// an `Idempotency-Key` makes the retry safe.
     pub async fn commit(mut self) -> Result<()> {
-        let cache = self.outbox.cache().filter(|_| !self.outdated.is_empty()).cloned();
-        let begun = Instant::now();
+        let cache = self.outbox.cache().cloned();
         if let Some(cache) = &cache {
-            self.outdated.sort_unstable();
-            self.outdated.dedup();
-            cache.cover(&self.outdated).await;
+            self.outdated.cover(cache).await;
         }
         self.conn().batch_execute("COMMIT").await?;
         self.conn = None;
         self.outbox.send(std::mem::take(&mut self.due));
-        if let Some(cache) = cache.filter(|cache| cache.is_over(begun)) {
-            cache.cover(&self.outdated).await;
+        if let Some(cache) = &cache {
+            self.outdated.cover(cache).await;
         }
         Ok(())
     }

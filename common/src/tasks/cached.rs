@@ -58,18 +58,19 @@ impl Task {
     pub async fn find_json(db: &Db, viewer: Viewer, id: TaskId) -> Result<TaskJson> {
         // A token for one project sees less than its person.
         let cache = db.cache().filter(|_| viewer.project.is_none());
-        let found = match cache {
-            Some(cache) => cache.get(&thing(id), reader(viewer)).await,
-            None => Found::Nothing(None),
-        };
-        let lease = match found {
-            Found::Copy(copy) => match TaskJson::kept(copy) {
-                Some(task) => return Ok(task),
-                None => None,
+        let missed = match cache {
+            Some(cache) => match cache.get(&thing(id), reader(viewer)).await {
+                Found::Copy(copy) => match TaskJson::kept(copy) {
+                    Some(task) => return Ok(task),
+                    None => None,
+                },
+                Found::Nothing(missed) => missed,
             },
-            Found::Nothing(lease) => lease,
+            None => None,
         };
-        let task = Self::find(&mut *db.conn().await?, viewer, id).await?;
+        // Nobody waits for Redis who has to wait for a connection.
+        let (conn, lease) = futures::join!(db.conn(), async { cache?.lease(missed?).await });
+        let task = Self::find(&mut *conn?, viewer, id).await?;
         let json = TaskJson::of(&task)?;
         let is_theirs = task.owner_id == viewer.user_id || task.assignee_id == Some(viewer.user_id);
         if let (Some(cache), Some(lease), true) = (cache, lease, is_theirs) {

@@ -205,3 +205,20 @@ async fn neither_does_a_job() {
     scene.run(0, PurgeArchived {}, "purge_archived").await;
     scene.ann.get(&first).await.assert_problem(404, "not_found");
 }
+
+#[tokio::test]
+async fn sending_a_snoozed_reminder_changes_nothing_of_its_task() {
+    let mut scene = Scene::new().await;
+    let fires_at = |task: &Value| task["reminders"][0]["fire_at"].as_str().unwrap().to_owned();
+    let first = path(&scene.tasks[0]);
+    let instant = fires_at(&scene.tasks[0]);
+    scene.app.advance_to(&instant).await;
+    scene.later(&instant).await;
+    let snoozed = scene.ann.post(&format!("{first}/snooze"), json!({"minutes": 5})).await.assert(200).json;
+    let instant = snoozed["fire"]["fire_at"].as_str().unwrap().to_owned();
+    warm(&scene.app, &[&scene.ann], &scene.tasks[0]).await;
+    scene.app.advance_to(&instant).await;
+    assert_eq!(scene.app.mail().await.len(), 2);
+    scene.assert_current("a snoozed reminder was sent").await;
+    assert_eq!(fires_at(&scene.ann.get(&first).await.assert(200).json), instant);
+}
