@@ -258,6 +258,21 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_was_verified_expires_and_few_are_remembered() {
+        let (tokens, session) = (tokens(OLD), session());
+        let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
+        let first = tokens.issue(&session, start).unwrap();
+        for second in 0..=VERIFIED {
+            let at = start + chrono::Duration::seconds(i64::try_from(second).unwrap());
+            assert!(tokens.read(&tokens.issue(&session, at).unwrap(), at).is_ok());
+            assert!(tokens.verified.read().unwrap().len() <= VERIFIED);
+        }
+        assert!(tokens.read(&first, start).is_ok());
+        assert!(tokens.read(&first, start + ACCESS_TOKEN_LIFE).is_err());
+        assert!(tokens.read(&format!("{first}A"), start).is_err());
+    }
+
+    #[test]
     fn keys_rotate_and_forgeries_are_refused() {
         let start: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
         let token = tokens(OLD).issue(&session(), start).unwrap();
