@@ -9,10 +9,12 @@ use diesel::{
 use diesel_async::AsyncPgConnection;
 use garde::Validate;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::{
     access::{Expected, MemberRole, Versioned, Viewer, refuse_stranger, team_role},
+    audit::{self, Act},
     db::{Condition, RunQueryDsl as _, Tx, sql, sql_condition},
     error::{Code, Error, Result, one_line},
     ids::{TeamId, UserId},
@@ -114,7 +116,9 @@ impl Team {
             .execute(tx.conn())
             .await?;
         write_member(tx, id, viewer.user_id, MemberRole::Owner).await?;
-        Self::find(tx.conn(), viewer, id).await
+        let team = Self::find(tx.conn(), viewer, id).await?;
+        record(tx, viewer, id, "team.created", None).await?;
+        Ok(team)
     }
 
     /// A page of the viewer's teams, the oldest first.
@@ -159,7 +163,9 @@ impl Team {
     ) -> Result<Self> {
         let before = Self::lock(tx, viewer, id, expected, MemberRole::Owner).await?;
         before.touch(tx, patch.name.as_deref().map(str::trim)).await?;
-        Self::find(tx.conn(), viewer, id).await
+        let after = Self::find(tx.conn(), viewer, id).await?;
+        record(tx, viewer, id, "team.updated", Some(json!({"name": null}))).await?;
+        Ok(after)
     }
 
     /// Deletes the team. Its projects stay with those who are in them by themselves.
@@ -184,6 +190,7 @@ impl Team {
             .execute(tx.conn())
             .await?;
         diesel::delete(teams::table.find(id)).execute(tx.conn()).await?;
+        record(tx, viewer, id, "team.deleted", None).await?;
         projects::release(tx, viewer, &shared, &people).await
     }
 
@@ -266,6 +273,7 @@ impl TeamMember {
         write_member(tx, team, user, role).await?;
         refuse_ownerless(tx, team).await?;
         before.touch(tx, None).await?;
+        record(tx, viewer, team, "team.member_set", Some(json!({"user_id": user, "role": role}))).await?;
         Self::find(tx.conn(), viewer, team, user).await
     }
 
@@ -284,8 +292,21 @@ impl TeamMember {
         }
         refuse_ownerless(tx, team).await?;
         projects::release(tx, viewer, &shared, &[user]).await?;
-        before.touch(tx, None).await
+        before.touch(tx, None).await?;
+        record(tx, viewer, team, "team.member_removed", Some(json!({"user_id": user}))).await
     }
+}
+
+/// Writes down what was done to a team, and not how it is called. Webhooks hear nothing of teams, so there is no event.
+async fn record(
+    tx: &mut Tx,
+    viewer: Viewer,
+    team: TeamId,
+    event_type: &'static str,
+    details: Option<Value>,
+) -> Result<()> {
+    let act = Act { details, ..Act::new(viewer.user_id, event_type, "team", team.uuid()) };
+    audit::record(tx, act).await
 }
 
 async fn write_member(tx: &mut Tx, team: TeamId, user: UserId, role: MemberRole) -> Result<()> {

@@ -158,6 +158,36 @@ async fn an_administrator_learns_what_was_done_and_not_what_people_wrote() {
     assert!(told.iter().any(|(_, _, details)| details["title"] == json!(["Secret task", "Secret, too"])));
 }
 
+#[tokio::test]
+async fn what_is_done_to_a_team_is_written_down() {
+    let app = TestApp::start().await;
+    let (ann, bob, root) = (app.user("ann").await, app.user("bob").await, app.user("root").await);
+    app.make_admin(&root).await;
+    let team = ann.post("/teams", json!({"name": "Crew"})).await.assert(201).json;
+    let team = format!("/teams/{}", team["id"].as_str().unwrap());
+    let bobs_place = format!("{team}/members/{}", bob.id);
+    ann.send(Method::PATCH, &team, &[("if-match", "*")], Some(json!({"name": "Band"}))).await.assert(200);
+    ann.put(&bobs_place, json!({"role": "editor"})).await.assert(200);
+    ann.put(&format!("{team}/members/{}", root.id), json!({"role": "captain"})).await.assert(422);
+    bob.delete(&bobs_place).await.assert(204);
+    ann.send(Method::DELETE, &team, &[("if-match", "*")], None).await.assert(204);
+
+    let page = root.get("/admin/audit?entity_type=team").await.assert(200).json;
+    let rows = page["data"].as_array().unwrap().iter().rev();
+    let told: Vec<_> =
+        rows.map(|row| (row["event_type"].as_str().unwrap(), &row["actor_id"], &row["details"])).collect();
+    assert_eq!(
+        told,
+        [
+            ("team.created", &json!(ann.id), &Value::Null),
+            ("team.updated", &json!(ann.id), &json!({"name": null})),
+            ("team.member_set", &json!(ann.id), &json!({"user_id": bob.id, "role": "editor"})),
+            ("team.member_removed", &json!(bob.id), &json!({"user_id": bob.id})),
+            ("team.deleted", &json!(ann.id), &Value::Null),
+        ]
+    );
+}
+
 /// `tasktracker-api audit verify`, before and after the job has sealed what there is.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shell_says_whether_the_trail_is_as_it_was_written() {
