@@ -194,6 +194,8 @@ async fn neither_does_a_job() {
     let mut scene = Scene::new().await;
     scene.app.context.settings.purge_archived_after_days = Some(7);
     let (first, second) = (path(&scene.tasks[0]), path(&scene.tasks[1]));
+    let part = json!({"title": "Fifth", "parent_id": id(&scene.tasks[0])});
+    scene.add(part).await;
     scene.ann.act(&format!("{first}/complete")).await.assert(200);
     scene.ann.delete(&second).await.assert(204);
     scene.later("2030-03-02T00:00:00Z").await;
@@ -202,8 +204,10 @@ async fn neither_does_a_job() {
     scene.run(1, PruneHistory {}, "prune_history").await;
     scene.ann.get(&second).await.assert_problem(404, "not_found");
     scene.later("2030-03-11T00:00:00Z").await;
-    scene.run(0, PurgeArchived {}, "purge_archived").await;
+    scene.run(4, PurgeArchived {}, "purge_archived").await;
     scene.ann.get(&first).await.assert_problem(404, "not_found");
+    let part = scene.ann.get(&path(&scene.tasks[4])).await.assert(200).json;
+    assert_eq!((&part["parent_id"], &part["version"]), (&Value::Null, &json!(2)));
 }
 
 #[tokio::test]

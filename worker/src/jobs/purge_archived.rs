@@ -1,10 +1,14 @@
 use common::{
     db::{RunQueryDsl as _, Tx, sql},
     error::Result,
+    ids::TaskId,
     jobs::PurgeArchived,
-    tasks::{self, TaskRow},
+    tasks,
 };
-use diesel::sql_types::{BigInt, Integer};
+use diesel::{
+    QueryableByName,
+    sql_types::{BigInt, Bool, Integer, Uuid},
+};
 
 use super::{BATCH, in_batches};
 use crate::{
@@ -22,17 +26,30 @@ impl Run for PurgeArchived {
     }
 }
 
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Uuid)]
+    id: TaskId,
+    #[diesel(sql_type = Bool)]
+    is_purged: bool,
+}
+
 async fn purge(mut tx: Tx, days: i32) -> Result<usize> {
-    let purged: Vec<TaskRow> = sql!(
-        "DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE archived_at < {now} - make_interval(days => {days})
-             ORDER BY archived_at LIMIT {batch} FOR UPDATE SKIP LOCKED) RETURNING id",
+    let rows: Vec<Row> = sql!(
+        "WITH old AS (SELECT id FROM tasks WHERE archived_at < {now} - make_interval(days => {days})
+             ORDER BY archived_at LIMIT {batch} FOR UPDATE SKIP LOCKED),
+         -- What was a part of them stays, and is a part of nothing.
+         freed AS (UPDATE tasks SET parent_id = NULL, version = version + 1, updated_at = {now}
+             WHERE parent_id IN (SELECT id FROM old) AND id NOT IN (SELECT id FROM old) RETURNING id),
+         purged AS (DELETE FROM tasks WHERE id IN (SELECT id FROM old) RETURNING id)
+         SELECT id, true AS is_purged FROM purged UNION ALL SELECT id, false FROM freed",
         now = tx.clock().now(),
         days: Integer = days,
         batch: BigInt = BATCH,
     )
     .load(tx.conn())
     .await?;
-    tasks::outdate(&mut tx, purged.iter().map(|row| row.id));
+    tasks::outdate(&mut tx, rows.iter().map(|row| row.id));
     tx.commit().await?;
-    Ok(purged.len())
+    Ok(rows.iter().filter(|row| row.is_purged).count())
 }
