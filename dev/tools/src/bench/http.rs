@@ -199,6 +199,8 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
         .copied()
         .filter(|scenario| args.only.is_empty() || args.only.contains(scenario))
         .collect();
+    let names = report::MIXED.map(|(part, percent)| (part.name(), percent));
+    let mix = names.each_ref().map(|(name, percent)| (name.as_str(), *percent));
     let server = |scenario| if scenario == Scenario::Get { &uncached } else { &api };
     for scenario in &scenarios {
         // Connections are opened and statements prepared.
@@ -214,7 +216,13 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
                 let api = server(*scenario);
                 let cpu = || [api.pid(), postgres_pid, redis_pid].map(machine::cpu_seconds);
                 let limit = match scenario {
-                    Scenario::Mixed => report::mixed(&best),
+                    Scenario::Mixed => {
+                        if connections == CONNECTIONS[2] {
+                            let p99 = limits.p99(&mix, connections, args.seconds).await?;
+                            measured.mixed_p99.push(p99);
+                        }
+                        report::mixed(&best)
+                    }
                     Scenario::Cached => {
                         // Copies end after a minute.
                         load.send(&name, api.address, 64, 1).await?;

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use chrono::{DateTime, Utc};
 use common::{
     access::Viewer,
@@ -20,6 +20,7 @@ use diesel_async::AsyncConnection as _;
 use tokio::process::Command;
 
 use super::{
+    super::table::percentile,
     machine::{LOAD_CORE, Pinning},
     world::{BUSY, PEOPLE, PERSON_HEAD, TASK_HEAD, World},
 };
@@ -89,33 +90,68 @@ impl Limits<'_> {
 
     /// Writes a script.
     pub(super) fn keep(&self, name: &str, script: &str) -> anyhow::Result<()> {
-        let file = self.folder.join(format!("{name}.sql"));
+        let file = self.script(name);
         std::fs::write(&file, script).with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// Transactions a second over so many connections.
     pub(super) async fn run(&self, name: &str, connections: u32, seconds: u32) -> anyhow::Result<f64> {
+        let mut command = self.pgbench(connections, seconds);
+        command.arg("--file").arg(self.script(name)).arg(self.database_url);
+        let text = printed(command).await.with_context(|| name.to_owned())?;
+        let tps = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        tps.with_context(|| format!("pgbench {name}: {text}"))
+    }
+
+    /// The 99th percentile of what transactions take, in ms, if the scripts come at random, each with its share.
+    pub(super) async fn p99(
+        &self,
+        shares: &[(&str, u32)],
+        connections: u32,
+        seconds: u32,
+    ) -> anyhow::Result<f64> {
+        let log = self.folder.join("transactions");
+        let mut command = self.pgbench(connections, seconds);
+        for (name, share) in shares {
+            command.arg("--file").arg(format!("{}@{share}", self.script(name).display()));
+        }
+        command.arg("--log").arg("--log-prefix").arg(&log).arg(self.database_url);
+        printed(command).await.context("a mix")?;
+        let mut took: Vec<f64> = Vec::new();
+        for entry in std::fs::read_dir(self.folder)? {
+            let path = entry?.path();
+            if path.file_stem() == log.file_name() {
+                let text = std::fs::read_to_string(&path)?;
+                // Client, number, microseconds …
+                took.extend(text.lines().filter_map(|line| line.split(' ').nth(2)?.parse::<f64>().ok()));
+                std::fs::remove_file(&path)?;
+            }
+        }
+        took.sort_by(f64::total_cmp);
+        Ok(percentile(&took, 99) / 1e3)
+    }
+
+    fn script(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.sql"))
+    }
+
+    fn pgbench(&self, connections: u32, seconds: u32) -> Command {
         let mut command: Command = self.pinning.on(LOAD_CORE, &self.pgbench).into();
         command
             .args(["--no-vacuum", "--protocol=prepared", "--jobs=1"])
             .arg(format!("--client={connections}"))
             .arg(format!("--time={seconds}"))
-            .arg("--file")
-            .arg(self.folder.join(format!("{name}.sql")))
-            .arg(self.database_url)
             .stdin(Stdio::null())
             .kill_on_drop(true);
-        let output = command.output().await.context("cannot start pgbench")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let per_second = text
-            .lines()
-            .find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok())
-            .filter(|_| output.status.success());
-        match per_second {
-            Some(per_second) => Ok(per_second),
-            None => bail!("pgbench {name}: {text}{}", String::from_utf8_lossy(&output.stderr)),
-        }
+        command
     }
+}
+
+async fn printed(mut command: Command) -> anyhow::Result<String> {
+    let output = command.output().await.context("cannot start pgbench")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "pgbench: {text}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(text)
 }
 
 /// The one statement that `work` sends, with its arguments behind it.
