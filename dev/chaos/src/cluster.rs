@@ -75,6 +75,8 @@ pub struct Shape {
     pub own_postgres: bool,
     /// Each server behind a proxy that can cut it off. Needs `own_redis` and `own_postgres`.
     pub proxied: bool,
+    /// Where the programs are that it starts with, if not those of this build.
+    pub programs: Option<PathBuf>,
     /// Further settings of each process.
     pub settings: Vec<(&'static str, String)>,
     /// Further arguments of each worker.
@@ -93,6 +95,7 @@ impl Default for Shape {
             own_redis: false,
             own_postgres: false,
             proxied: false,
+            programs: None,
             settings: Vec::new(),
             worker_arguments: Vec::new(),
             scheduler_arguments: Vec::new(),
@@ -179,9 +182,10 @@ impl Cluster {
             ("LOG_FORMAT", "json".to_owned()),
         ];
         settings.extend(shape.settings);
+        let programs = shape.programs.as_deref();
         let many = |program: Program, count: usize, arguments: &[String]| -> Vec<Process> {
             (1..=count)
-                .map(|number| Process::start(program, number, arguments, &settings, folder.path()))
+                .map(|number| Process::start(program, number, arguments, &settings, programs, folder.path()))
                 .collect()
         };
         let mut cluster = Self {
@@ -251,6 +255,11 @@ impl Cluster {
     /// A connection to the cluster's database as its owner, who may change the schema.
     pub async fn owner(&self) -> AsyncPgConnection {
         AsyncPgConnection::establish(&self.database.owner_url).await.expect("the database can be reached")
+    }
+
+    /// The URL by which its schema is changed.
+    pub fn owner_url(&self) -> &str {
+        &self.database.owner_url
     }
 
     /// The name of the cluster's database.
@@ -327,7 +336,7 @@ impl Cluster {
         let number = self.workers.len() + 1;
         let folder = self.folder.as_ref().expect("until drop").path();
         let mut worker =
-            Process::start(Program::Worker, number, &self.worker_arguments, &self.settings, folder);
+            Process::start(Program::Worker, number, &self.worker_arguments, &self.settings, None, folder);
         worker.wait_ready().await;
         self.workers.push(worker);
     }

@@ -44,7 +44,11 @@ impl Program {
             let test = std::env::current_exe().ok()?;
             Some(test.parent()?.parent()?.to_owned())
         });
-        let binary = folder.expect("a test has a path").join(format!("tasktracker-{}", self.name()));
+        self.binary_in(&folder.expect("a test has a path"))
+    }
+
+    fn binary_in(self, folder: &Path) -> PathBuf {
+        let binary = folder.join(format!("tasktracker-{}", self.name()));
         assert!(binary.exists(), "{} is missing: run the tests with `cargo dev test`", binary.display());
         binary
     }
@@ -54,6 +58,7 @@ impl Program {
 pub struct Process {
     name: String,
     program: Program,
+    binary: PathBuf,
     arguments: Vec<String>,
     settings: Vec<(&'static str, String)>,
     public: SocketAddr,
@@ -69,8 +74,10 @@ impl Process {
         number: usize,
         arguments: &[String],
         settings: &[(&'static str, String)],
+        programs: Option<&Path>,
         folder: &Path,
     ) -> Self {
+        let binary = programs.map_or_else(|| program.binary(), |older| program.binary_in(older));
         let name = format!("{}-{number}", program.name());
         let (public, internal) = (ports::free(), ports::free());
         let mut settings = settings.to_vec();
@@ -79,10 +86,11 @@ impl Process {
             settings.push(("BIND", public.to_string()));
         }
         let log = folder.join(format!("{name}.log"));
-        let child = spawn(program, arguments, &settings, &log);
+        let child = spawn(&binary, arguments, &settings, &log);
         Self {
             name,
             program,
+            binary,
             arguments: arguments.to_vec(),
             settings,
             public,
@@ -145,8 +153,13 @@ impl Process {
     /// Starts it again with the same settings, on the same ports. It must have ended.
     pub fn restart(&mut self) {
         assert!(self.exited().is_some(), "{} still runs", self.name);
-        self.child = spawn(self.program, &self.arguments, &self.settings, &self.log);
+        self.child = spawn(&self.binary, &self.arguments, &self.settings, &self.log);
         self.started = Instant::now();
+    }
+
+    /// Makes it one of this build, from its next start on.
+    pub fn upgrade(&mut self) {
+        self.binary = self.program.binary();
     }
 
     /// Changes a setting, from its next start on.
@@ -223,11 +236,11 @@ pub(super) fn signal(pid: Option<u32>, signal: Signal) {
     }
 }
 
-fn spawn(program: Program, arguments: &[String], settings: &[(&str, String)], log: &Path) -> Child {
+fn spawn(binary: &Path, arguments: &[String], settings: &[(&str, String)], log: &Path) -> Child {
     let log = File::options().create(true).append(true).open(log).expect("a log can be written");
     let kept = KEPT.iter().filter_map(|name| Some((*name, std::env::var_os(name)?)));
     // It stays in our process group, so that whoever ends the tests ends it too.
-    Command::new(program.binary())
+    Command::new(binary)
         .args(arguments)
         .env_clear()
         .envs(kept)
