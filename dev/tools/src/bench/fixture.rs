@@ -19,7 +19,7 @@ use common::{
 };
 use diesel::{
     QueryableByName,
-    sql_types::{BigInt, Nullable, Timestamptz},
+    sql_types::{BigInt, Nullable, Text, Timestamptz},
 };
 use futures::future::try_join_all;
 use scheduler::{relay::Relay, rounds::repeat};
@@ -145,7 +145,8 @@ impl Fixture {
             let done: Done = sql!(
                 "SELECT count(*) FILTER (WHERE state = 'done') AS done,
                     count(*) FILTER (WHERE state = 'done' AND attempt = 1 AND fence = 1) AS once, max(finished_at) AS last
-                 FROM jobs"
+                 FROM jobs WHERE queue = {queue}",
+                queue: Text = PROBE,
             )
             .get_result(&mut self.db.conn().await?)
             .await?;

@@ -29,7 +29,7 @@ pub(super) async fn write(owner: &Db, count: u32) -> anyhow::Result<()> {
     sql!(
         "INSERT INTO jobs (id, kind, queue, lane, args, state, attempt, fence, run_at, max_attempts, created_at, started_at, finished_at)
          SELECT ('00000000-0000-7001-a000-' || lpad(to_hex(n), 12, '0'))::uuid, 'send_reminder', 'mail', 'past',
-             '{\"user_id\": \"00000000-0000-7000-9000-000000000000\"}', 'done', 1, 1, {past}, 6, {past}, {past}, {past}
+             jsonb_build_object('user_id', '00000000-0000-7000-9000-000000000000'), 'done', 1, 1, {past}, 6, {past}, {past}, {past}
          FROM generate_series(1, {count}) AS n",
         past: Timestamptz = Clock::Database.instant() - TimeDelta::days(2 * i64::from(DAYS)),
         count: Integer = i32::try_from(count)?,
