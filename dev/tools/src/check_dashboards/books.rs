@@ -61,9 +61,9 @@ struct Row {
 type Figures = BTreeMap<String, i64>;
 
 /// The database's half.
-pub(super) struct Books(Vec<Figures>);
+pub(super) struct Books(AsyncPgConnection);
 
-/// Waits until nothing runs and everything was tried that may be, and reads the database.
+/// Waits until nothing runs and everything was tried that may be.
 ///
 /// # Errors
 /// If the database is away, or something still runs when the time is over.
@@ -82,11 +82,7 @@ pub(super) async fn when_settled(database: &str, within: Duration) -> anyhow::Re
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let mut books = Vec::new();
-    for (_, _, statement) in BOOKS {
-        books.push(read(&mut conn, statement).await?);
-    }
-    Ok(Books(books))
+    Ok(Books(conn))
 }
 
 async fn read(conn: &mut AsyncPgConnection, statement: &str) -> anyhow::Result<Figures> {
@@ -95,19 +91,21 @@ async fn read(conn: &mut AsyncPgConnection, statement: &str) -> anyhow::Result<F
 }
 
 impl Books {
-    /// Where counters and database differ, and still do when the time is over.
+    /// Where counters and database differ, and still do when the time is over. Both are read anew each time: schedules go on, and a
+    /// counter is seen when it is scraped.
     ///
     /// # Errors
-    /// If Prometheus cannot be asked.
+    /// If the database or Prometheus cannot be asked.
     pub(super) async fn compare(
-        &self,
+        mut self,
         prometheus: &Prometheus,
         within: Duration,
     ) -> anyhow::Result<Vec<String>> {
         let deadline = Instant::now() + within;
         loop {
             let mut wrong = Vec::new();
-            for ((name, query, _), stored) in BOOKS.iter().zip(&self.0) {
+            for (name, query, statement) in BOOKS {
+                let stored = read(&mut self.0, statement).await?;
                 let counted: Figures = prometheus
                     .now(query)
                     .await?
@@ -117,7 +115,7 @@ impl Books {
                         (labels["label"].as_str().unwrap_or_default().to_owned(), whole(count))
                     })
                     .collect();
-                if counted != *stored {
+                if counted != stored {
                     wrong.push(format!("{name}: counters say {counted:?}, the database {stored:?}"));
                 }
             }
