@@ -106,6 +106,7 @@ async fn r34_the_version_before_goes_on_beside_the_next_one() {
     };
     let (answers, ()) = tokio::join!(load, upgrade);
     eprintln!("R34: {answers} requests beside the migration, none failed");
+    assert!(answers > 20, "{answers}");
 
     until("every reminder is sent", secs(60), async || {
         let sent = cluster.jobs("send_reminder").await.iter().filter(|job| job.finished_at.is_some()).count();
@@ -118,6 +119,7 @@ async fn r34_the_version_before_goes_on_beside_the_next_one() {
     })
     .await;
     let parked = cluster.jobs("next_kind").await;
+    assert_eq!(parked.len(), 1);
     assert!(parked.iter().all(|job| job.finished_at.is_none() && job.attempt == 0), "{parked:?}");
 }
 
