@@ -168,8 +168,8 @@ impl Task {
     ) -> Result<()> {
         let record = Record::new(tx, self.changed(viewer, before)?);
         let written = Prepared(sql!(
-            "WITH changed AS ({task}), audited AS ({acts}) {events}",
-            task = update,
+            "WITH changed AS ({update}), audited AS ({acts}) {events}",
+            update = update,
             acts = record.insert_acts(),
             events = record.insert_events(),
         ));
