@@ -18,7 +18,7 @@ pub(crate) struct DataDir {
     servers: PathBuf,
     sockets: PathBuf,
     account: Option<Account>,
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -34,7 +34,7 @@ impl DataDir {
         let servers = reachable(&root, account.as_ref())?;
         let sockets = sockets_of(&root);
         make_private(&sockets, account.as_ref(), 0o700)?;
-        Ok(DataDir { root, servers, sockets, account, _lock: lock })
+        Ok(DataDir { root, servers, sockets, account, lock })
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -107,6 +107,8 @@ impl Drop for DataDir {
     fn drop(&mut self) {
         // Left alone if a socket is still in it.
         let _not_empty = fs::remove_dir(&self.sockets);
+        // To close it is not enough: a process that another thread is just starting has a copy until it runs its program.
+        let _closing_does_it = self.lock.unlock();
     }
 }
 
