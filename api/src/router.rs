@@ -97,11 +97,12 @@ pub fn router(app: AppState) -> Router {
 async fn surround(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     DefaultBodyLimit::max(MAX_BODY).apply(&mut request);
     let uri = request.uri().clone();
+    let needs = overload::Needs::of(&request);
     let work = pin!(admission::admit(&app, request, next));
     let work = pin!(availability::guard(&app, work));
     let work = pin!(middleware::time_limit(work));
     let work = pin!(middleware::catch_panic(work));
-    let answer = overload::shed(&app, &uri, work).await;
+    let answer = overload::shed(&app, needs, work).await;
     let answer = answer::link_next(answer, &uri);
     stopping::end_connection(&app.stop, answer)
 }

@@ -108,6 +108,22 @@ async fn a_stall_costs_a_request_its_budget_once_a_second_and_is_got_over() {
     until(async || ping(&mut request).await.0.is_ok()).await;
 }
 
+/// What reads an answer and what hands it on are tasks like all others, which have their turns late in a process that has too much to do.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_has_come_in_time_is_not_taken_for_silence() {
+    let (read, mut to_hand_on) = tokio::sync::mpsc::channel(1);
+    let (hand_on, handed_on) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        tokio::time::sleep(REQUEST_BUDGET).await;
+        read.send("PONG").await.unwrap();
+    });
+    tokio::spawn(async move { hand_on.send(to_hand_on.recv().await.unwrap()) });
+    assert_eq!(in_budget(async { Ok(handed_on.await.unwrap()) }).await.unwrap(), "PONG");
+
+    let silence: RedisResult<()> = in_budget(std::future::pending()).await;
+    assert!(silence.unwrap_err().is_timeout());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_connection_is_replaced_on_both_paths() {
     let door = Door::new().await;

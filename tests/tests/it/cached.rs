@@ -25,7 +25,7 @@ async fn copies(app: &TestApp, task: &Value) -> usize {
 }
 
 /// Reads the task until there is a copy of it for each of these.
-async fn warm(app: &TestApp, people: &[&Person], task: &Value) {
+pub(crate) async fn warm(app: &TestApp, people: &[&Person], task: &Value) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     while copies(app, task).await < people.len() {
         assert!(tokio::time::Instant::now() < deadline, "no copy of {task}");

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::json;
-use tests::app::{Answer, TestApp};
+use tests::app::{Answer, TestApp, path};
+
+use crate::cached::warm;
 
 /// Connections of a test's pool (`TestDatabase::open`).
 const POOL: usize = 8;
@@ -24,6 +26,8 @@ async fn until_waiting(app: &TestApp, count: usize) {
 async fn who_would_wait_behind_too_many_is_refused_at_once_and_those_before_are_answered() {
     let app = TestApp::start_http(|http| http.max_waiting_requests = QUEUE.try_into().unwrap()).await;
     let ann = app.user("ann").await;
+    let task = ann.create_task(json!({"title": "Read often"})).await;
+    warm(&app, &[&ann], &task).await;
     let all_connections = join_all((0..POOL).map(async |_| app.db.conn().await.unwrap())).await;
 
     let write = || ann.post("/tasks", json!({"title": "Wait"}));
@@ -36,6 +40,10 @@ async fn who_would_wait_behind_too_many_is_refused_at_once_and_those_before_are_
             assert_eq!(answer.header("retry-after"), "1");
         }
         assert!(asked.elapsed() < Duration::from_secs(1), "they waited: {:?}", asked.elapsed());
+
+        // What there is a copy of asks for no connection.
+        ann.get(&path(&task)).await.assert(200);
+        ann.get(&format!("{}?fields=title", path(&task))).await.assert_problem(503, "overloaded");
 
         // Who waits for nothing is answered, and whether the API works is known only by trying.
         let problems = format!("{}/problems", app.url);
@@ -52,7 +60,7 @@ async fn who_would_wait_behind_too_many_is_refused_at_once_and_those_before_are_
     }
     me.assert(200);
     let tasks = ann.get("/tasks").await.assert(200).json;
-    assert_eq!(tasks["data"].as_array().unwrap().len(), 2, "what was refused did nothing");
+    assert_eq!(tasks["data"].as_array().unwrap().len(), 3, "what was refused did nothing");
 }
 
 #[tokio::test]
