@@ -7,12 +7,13 @@
 //! | `tt:copies:{thing}` hash | `reader`: what they see of it · `?reader`: a lease to put that there · `!`: it is being changed | [`Cache::new`] |
 //!
 //! A copy belongs to one reader, and only those have one whose right to see the thing is a part of the thing itself: to change
-//! their right is to change the thing.
+//! their right is to change the thing. What is read once gets none: making one costs more than it saves.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -41,6 +42,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const QUESTIONS: usize = 1024;
 /// How many questions Redis is asked at once, at most.
 const AT_ONCE: usize = 128;
+/// Of how many places a process remembers that their copies were missed.
+const REMEMBERED: usize = 8192;
 
 script!(LEASE, "cache/lease.lua");
 script!(PUT, "cache/put.lua");
@@ -53,6 +56,7 @@ pub struct Cache {
     life: Duration,
     cover: Duration,
     questions: mpsc::Sender<Question>,
+    missed: Arc<Missed>,
     /// Changes that were committed while Redis could not be told.
     owed: Arc<AtomicUsize>,
 }
@@ -99,7 +103,14 @@ impl Cache {
         }
         let (questions, asked) = mpsc::channel(QUESTIONS);
         tokio::spawn(ask(redis.clone(), asked));
-        Some(Self { redis, life, cover: life / COVER, questions, owed: Arc::default() })
+        Some(Self {
+            redis,
+            life,
+            cover: life / COVER,
+            questions,
+            missed: Arc::default(),
+            owed: Arc::default(),
+        })
     }
 
     /// The reader's copy of a thing, or else where it may be put.
@@ -125,8 +136,12 @@ impl Cache {
         }
     }
 
-    /// The right to put a copy there of what is read after this; `None` if the thing is being changed, or without Redis.
+    /// The right to put a copy there of what is read after this; `None` if none was missed there before, if the thing is being changed,
+    /// or without Redis.
     pub async fn lease(&self, place: Place) -> Option<Lease> {
+        if !self.missed.again(&place) {
+            return None;
+        }
         let mark = Uuid::now_v7().simple().to_string();
         let mut call = LEASE.key(&place.key);
         call.arg(&place.reader).arg(&mark).arg(millis(self.life));
@@ -189,6 +204,29 @@ impl Cache {
 
     fn key(&self, thing: &str) -> String {
         self.redis.key(format_args!("copies:{thing}"))
+    }
+}
+
+/// Where copies were missed lately: a doorkeeper (Einziger et al., TinyLFU, 2017). A later place may take the slot of an earlier
+/// one.
+#[derive(Debug)]
+struct Missed {
+    hasher: RandomState,
+    slots: Vec<AtomicU64>,
+}
+
+impl Default for Missed {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), slots: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect() }
+    }
+}
+
+impl Missed {
+    /// Whether one was missed here before. It is remembered now.
+    fn again(&self, place: &Place) -> bool {
+        let hash = self.hasher.hash_one((&place.key, &place.reader));
+        let slot = usize::try_from(hash % REMEMBERED as u64).ok().and_then(|slot| self.slots.get(slot));
+        slot.is_some_and(|slot| slot.swap(hash, Ordering::Relaxed) == hash)
     }
 }
 

@@ -21,7 +21,10 @@ async fn get(cache: &Cache, reader: &str) -> Found {
 async fn lease(cache: &Cache, reader: &str) -> Option<Lease> {
     match get(cache, reader).await {
         Found::Nothing(None) => None,
-        Found::Nothing(Some(place)) => cache.lease(place).await,
+        Found::Nothing(Some(place)) => {
+            cache.missed.again(&place);
+            cache.lease(place).await
+        }
         Found::Copy(copy) => panic!("there is a copy: {copy:?}"),
     }
 }
@@ -62,6 +65,15 @@ async fn a_copy_is_its_readers_own_and_ends_by_itself() {
     assert_eq!(copy(&cache, "eda").await, None);
     let left: i64 = cache.redis.queue().pttl(cache.key("thing")).await.unwrap();
     assert!((1..=60_000).contains(&left), "{left} ms");
+}
+
+#[tokio::test]
+async fn what_is_read_once_gets_no_copy() {
+    let cache = cache();
+    for (reader, is_granted) in [("ann", false), ("eda", false), ("ann", true)] {
+        let Found::Nothing(Some(place)) = get(&cache, reader).await else { panic!("there is a copy") };
+        assert_eq!(cache.lease(place).await.is_some(), is_granted, "{reader}");
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ use tokio_postgres::NoTls;
 
 use self::{
     limits::Limits,
-    machine::{LOAD_CORE, Pinning},
+    machine::{LOAD_CORE, Pinning, UNPINNED},
     report::{Cost, Measured},
     server::{Server, Settings},
     world::World,
@@ -168,6 +168,8 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
     api.answers(&requests.one()).await?;
     let mut uncached = Server::api(&settings, &[("CACHE_SECONDS", "0")])?;
     uncached.answers(&requests.one()).await?;
+    let mut unpinned = Server::api(&Settings { pinning: UNPINNED, ..settings.clone() }, &[])?;
+    unpinned.answers(&requests.one()).await?;
     let mut bare = Server::bare(pinning)?;
     let bare_request = "GET / HTTP/1.1\r\nhost: bench\r\n\r\n".to_owned();
     bare.answers(&bare_request).await?;
@@ -186,7 +188,7 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
         load.keep(&scenario.name(), &list)?;
     }
     load.keep("bare", &[bare_request])?;
-    let limits = Limits { pgbench, database_url: &database.app_url, folder, pinning };
+    let limits = Limits { pgbench: &pgbench, database_url: &database.app_url, folder, pinning };
     let db = Db::new(&database.app_url, PoolOptions::default(), Clock::Database, Outbox::default())?;
     limits.write(world, &db, &keys.derive(Purpose::Cursor), &cursor).await?;
     if args.row_security {
@@ -216,13 +218,7 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
                 let api = server(*scenario);
                 let cpu = || [api.pid(), postgres_pid, redis_pid].map(machine::cpu_seconds);
                 let limit = match scenario {
-                    Scenario::Mixed => {
-                        if connections == CONNECTIONS[2] {
-                            let p99 = limits.p99(&mix, connections, args.seconds).await?;
-                            measured.mixed_p99.push(p99);
-                        }
-                        report::mixed(&best)
-                    }
+                    Scenario::Mixed => report::mixed(&best),
                     Scenario::Cached => {
                         // Copies end after a minute.
                         load.send(&name, api.address, 64, 1).await?;
@@ -243,6 +239,21 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
                     came.per_second, came.p50_ms, came.p99_ms
                 ));
                 measured.push(*scenario, connections, limit, came, cost);
+            }
+            if *scenario == Scenario::Mixed {
+                // How long people wait is up to the whole machine.
+                let connections = CONNECTIONS[2];
+                let load = load::Requests { pinning: UNPINNED, ..load };
+                [postgres_pid, redis_pid].into_iter().for_each(|pid| pinning.release(pid));
+                let p99 = Limits { pinning: UNPINNED, ..limits }.p99(&mix, connections, args.seconds).await?;
+                load.send(&name, unpinned.address, connections, 1).await?;
+                let came = load.send(&name, unpinned.address, connections, args.seconds).await?;
+                [postgres_pid, redis_pid].into_iter().for_each(|pid| pinning.hold(LOAD_CORE, pid));
+                say(&format!(
+                    "{round}: {name}, {connections} connections, nothing pinned: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms (the limit's: {p99:.2})",
+                    came.per_second, came.p50_ms, came.p99_ms
+                ));
+                measured.push_unpinned(came, p99);
             }
         }
         measured.end();

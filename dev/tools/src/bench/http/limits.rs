@@ -26,8 +26,9 @@ use super::{
 };
 
 /// pgbench with its scripts.
+#[derive(Clone, Copy)]
 pub(super) struct Limits<'a> {
-    pub(super) pgbench: PathBuf,
+    pub(super) pgbench: &'a Path,
     pub(super) database_url: &'a str,
     pub(super) folder: &'a Path,
     pub(super) pinning: Pinning,
@@ -136,7 +137,7 @@ impl Limits<'_> {
     }
 
     fn pgbench(&self, connections: u32, seconds: u32) -> Command {
-        let mut command: Command = self.pinning.on(LOAD_CORE, &self.pgbench).into();
+        let mut command: Command = self.pinning.on(LOAD_CORE, self.pgbench).into();
         command
             .args(["--no-vacuum", "--protocol=prepared", "--jobs=1"])
             .arg(format!("--client={connections}"))

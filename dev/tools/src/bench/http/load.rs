@@ -17,6 +17,7 @@ pub(super) struct Load {
 }
 
 /// A file of requests for wrk.
+#[derive(Clone, Copy)]
 pub(super) struct Requests<'a> {
     pub(super) wrk: &'a Path,
     pub(super) folder: &'a Path,

@@ -16,6 +16,9 @@ pub(super) const LOAD_CORE: u32 = 1;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pinning(bool);
 
+/// Everything may run everywhere, as in an installation.
+pub(super) const UNPINNED: Pinning = Pinning(false);
+
 impl Pinning {
     /// With `taskset` (util-linux), on a machine with two cores or more.
     pub(super) fn find() -> Self {
@@ -40,12 +43,22 @@ impl Pinning {
 
     /// Moves a running process with its threads and its children to this core.
     pub(super) fn hold(self, core: u32, pid: u32) {
+        self.allow(&core.to_string(), pid);
+    }
+
+    /// Lets such a process run on every core again.
+    pub(super) fn release(self, pid: u32) {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        self.allow(&format!("0-{}", cores - 1), pid);
+    }
+
+    fn allow(self, cores: &str, pid: u32) {
         if !self.0 {
             return;
         }
         for pid in children(pid).into_iter().chain([pid]) {
             let mut command = Command::new("taskset");
-            command.args(["--all-tasks", "--cpu-list", "--pid", &core.to_string(), &pid.to_string()]);
+            command.args(["--all-tasks", "--cpu-list", "--pid", cores, &pid.to_string()]);
             // One that has just ended needs no core.
             let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
         }

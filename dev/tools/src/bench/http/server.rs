@@ -14,6 +14,7 @@ use tokio::{
 use super::machine::{self, Pinning, SERVER_CORE};
 
 /// What an API needs to run.
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) folder: PathBuf,
     pub(super) pinning: Pinning,
