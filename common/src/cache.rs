@@ -7,7 +7,7 @@
 //! | `tt:copies:{thing}` hash | `reader`: what they see of it · `?reader`: a lease to put that there · `!`: it is being changed | [`Cache::new`] |
 //!
 //! A copy belongs to one reader, and only those have one whose right to see the thing is a part of the thing itself: to change
-//! their right is to change the thing. What is read once gets none: making one costs more than it saves.
+//! their right is to change the thing. What is read once gets none: it would save nothing.
 
 use std::{
     hash::{BuildHasher as _, RandomState},

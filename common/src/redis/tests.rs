@@ -108,7 +108,8 @@ async fn a_stall_costs_a_request_its_budget_once_a_second_and_is_got_over() {
     until(async || ping(&mut request).await.0.is_ok()).await;
 }
 
-/// What reads an answer and what hands it on are tasks like all others, which have their turns late in a process that has too much to do.
+/// What reads an answer and what hands it on are tasks like all others, which have their turns late in a process that has too much to do. The
+/// clock stands still but for what the runtime waits for: the answer is read in the instant in which the time is over.
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_has_come_in_time_is_not_taken_for_silence() {
     let (read, mut to_hand_on) = tokio::sync::mpsc::channel(1);

@@ -218,7 +218,13 @@ async fn measure(args: &Args, folder: &Path) -> anyhow::Result<String> {
                 let api = server(*scenario);
                 let cpu = || [api.pid(), postgres_pid, redis_pid].map(machine::cpu_seconds);
                 let limit = match scenario {
-                    Scenario::Mixed => report::mixed(&best),
+                    Scenario::Mixed => {
+                        if connections == CONNECTIONS[2] {
+                            let p99 = limits.p99(&mix, connections, args.seconds).await?;
+                            measured.mixed_p99.push(p99);
+                        }
+                        report::mixed(&best)
+                    }
                     Scenario::Cached => {
                         // Copies end after a minute.
                         load.send(&name, api.address, 64, 1).await?;

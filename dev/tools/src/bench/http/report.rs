@@ -33,6 +33,8 @@ pub(super) struct Measured {
     tasks: u32,
     pub(super) peak_rss: f64,
     pub(super) build: Option<Duration>,
+    /// The p99 of the limits of the mixed load over as many connections, in ms.
+    pub(super) mixed_p99: Samples,
     /// The mixed load over most connections, with nothing pinned: how many a second, their p99 and that of the limits, in ms.
     unpinned: [Samples; 3],
     figures: BTreeMap<(Scenario, u32), Figures>,
@@ -134,7 +136,10 @@ impl Measured {
             let share = format!("{:.0} %", ratio.median() * 100.0);
             table.push([what.into(), rate(best), share, must.into(), aim.into()]);
         }
-        if self.ratios.contains_key(&Scenario::Mixed) {
+        if let Some(mixed) = self.figures.get(&(Scenario::Mixed, 64)) {
+            let p99 = format!("p99 {:.1} ms", mixed.p99.median());
+            let limit = format!("the limit's: {:.1} ms", self.mixed_p99.median());
+            table.push(["".into(), p99, limit, "40 ms".into(), "20 ms".into()]);
             let [per_second, p99, limit] = self.unpinned.each_ref().map(Samples::median);
             let what = format!("   nothing pinned: {}", rate(per_second));
             let limit = format!("the limit's: {limit:.1} ms");
