@@ -120,7 +120,7 @@ async fn productivity(
             .into_response());
     }
     let (mut conn, now) = (app.db.conn().await?, app.db.clock().now());
-    let zone = Person::load(&conn, auth.viewer.user_id, now).await?.zone;
+    let zone = Person::load(&mut conn, auth.viewer.user_id, now).await?.zone;
     let lines = reports::lines(&mut conn, auth.viewer, &periods, zone).await?;
     if wanted.format == Some(Format::Csv) || wants_csv(&headers) {
         return csv_of(&lines);

@@ -8,7 +8,11 @@
 mod list;
 mod seal;
 
-use diesel::sql_types::{Array, Bytea, Jsonb, Nullable, Text, Uuid};
+use diesel::{
+    pg::Pg,
+    query_builder::QueryFragment,
+    sql_types::{Array, Bytea, Jsonb, Nullable, Text, Uuid},
+};
 use serde_json::Value;
 
 pub use self::{
@@ -17,7 +21,7 @@ pub use self::{
 };
 use crate::{
     clock::Now,
-    db::{RunQueryDsl as _, Statement, Tx, sql},
+    db::{Prepared, RunQueryDsl as _, Statement, Tx, sql},
     error::Result,
     ids::{AuditEventId, TaskId, UserId},
     telemetry::Origin,
@@ -105,7 +109,7 @@ pub async fn record_all(tx: &mut Tx, acts: Vec<Act>) -> Result<()> {
         return Ok(());
     }
     let acts = Acts::new(acts, tx.clock().now());
-    acts.insert().execute(tx.conn()).await?;
+    Prepared(acts.insert()).execute(tx.conn()).await?;
     acts.count();
     Ok(())
 }
@@ -127,21 +131,41 @@ impl Acts {
         self.acts.is_empty()
     }
 
-    /// Writes them down.
+    /// Writes them down. One has another form than several, so a statement that this is a part of has to be [`Prepared`].
     pub(crate) fn insert(&self) -> Statement<'_, impl Sized + 'static> {
-        let acts = &self.acts;
         sql!(
             "INSERT INTO audit_events (id, happened_at, actor_id, actor_label, event_type, entity_type, entity_id, task_id,
                  ip_hash, request_id, details)
              SELECT a.id, {now}, a.actor, coalesce((SELECT email::text FROM users u WHERE u.id = a.actor),
                      CASE WHEN {ip_hash} IS NULL THEN 'system' ELSE 'unknown' END),
                  a.event_type, a.entity_type, a.entity, a.task, {ip_hash}, {request_id}, a.details
-             FROM unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
-                 WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)
-             ORDER BY a.position",
+             FROM {rows} ORDER BY a.position",
             now = self.now,
             ip_hash: Nullable<Bytea> = CLIENT.try_with(Clone::clone).unwrap_or_default(),
             request_id: Nullable<Text> = Origin::current().request_id,
+            rows = self.rows(),
+        )
+    }
+
+    /// Each with its position. Several come as arrays; to take one out of those would cost more than to write it.
+    fn rows(&self) -> Box<dyn QueryFragment<Pg> + Send + '_> {
+        if let [act] = &self.acts[..] {
+            return Box::new(sql!(
+                "(SELECT {id} AS id, {actor} AS actor, {event_type} AS event_type, {entity_type} AS entity_type,
+                     {entity} AS entity, {task} AS task, {details} AS details, 1 AS position) a",
+                id: Uuid = AuditEventId::new(),
+                actor: Nullable<Uuid> = act.actor,
+                event_type: Text = act.event_type,
+                entity_type: Text = act.entity_type,
+                entity: Nullable<Uuid> = act.entity_id,
+                task: Nullable<Uuid> = act.task,
+                details: Nullable<Jsonb> = act.details.as_ref(),
+            ));
+        }
+        let acts = &self.acts;
+        Box::new(sql!(
+            "unnest({ids}, {actors}, {event_types}, {entity_types}, {entities}, {tasks}, {details})
+                 WITH ORDINALITY AS a (id, actor, event_type, entity_type, entity, task, details, position)",
             ids: Array<Uuid> = acts.iter().map(|_| AuditEventId::new()).collect::<Vec<_>>(),
             actors: Array<Nullable<Uuid>> = acts.iter().map(|act| act.actor).collect::<Vec<_>>(),
             event_types: Array<Text> = acts.iter().map(|act| act.event_type).collect::<Vec<_>>(),
@@ -149,7 +173,7 @@ impl Acts {
             entities: Array<Nullable<Uuid>> = acts.iter().map(|act| act.entity_id).collect::<Vec<_>>(),
             tasks: Array<Nullable<Uuid>> = acts.iter().map(|act| act.task).collect::<Vec<_>>(),
             details: Array<Nullable<Jsonb>> = acts.iter().map(|act| act.details.as_ref()).collect::<Vec<_>>(),
-        )
+        ))
     }
 
     /// Counts them, when they are written.

@@ -12,7 +12,7 @@ mod tx;
 pub use diesel_async::{AsyncPgConnection, RunQueryDsl};
 pub use migrations::{Migrations, problem, run_migrations};
 pub use pool::{Conn, Db, PoolOptions};
-pub use statement::{Condition, Prepared, Statement};
+pub use statement::{Among, Condition, Prepared, Statement};
 pub(crate) use statement::{sql_condition, sql_expression};
 pub use tx::{Step, Tx};
 

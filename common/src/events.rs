@@ -6,6 +6,8 @@ mod schema;
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _, QueryableByName,
+    pg::Pg,
+    query_builder::QueryFragment,
     sql_types::{Array, Jsonb, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
@@ -18,7 +20,7 @@ use crate::{
     access::Viewer,
     audit::{Act, Acts},
     clock::Now,
-    db::{RunQueryDsl as _, Statement, Tx, sql},
+    db::{Prepared, RunQueryDsl as _, Statement, Tx, sql},
     error::{Error, Result},
     ids::{EventId, ProjectId, TaskId, UserId},
     jobs::FanOutEvent,
@@ -95,7 +97,7 @@ macro_rules! audience_sql {
              WHEN EXISTS (SELECT FROM projects WHERE projects.id = ",
             $event,
             ".project_id)
-                 THEN ARRAY(SELECT a.user_id FROM project_access a WHERE a.project_id = ",
+                 THEN people_of(",
             $event,
             ".project_id)
              ELSE ARRAY[",
@@ -193,11 +195,11 @@ pub async fn record_all(tx: &mut Tx, new: Vec<NewEvent>) -> Result<()> {
     }
     let record = Record::new(tx, new);
     let told = if record.acts.is_empty() {
-        record.insert_events().load(tx.conn()).await?
+        Prepared(record.insert_events()).load(tx.conn()).await?
     } else {
         let acts = record.insert_acts();
         let both = sql!("WITH audited AS ({acts}) {events}", acts = acts, events = record.insert_events());
-        both.load(tx.conn()).await?
+        Prepared(both).load(tx.conn()).await?
     };
     record.tell(tx, told).await
 }
@@ -227,21 +229,20 @@ impl Record {
         Self { events, acts: Acts::new(acts, now), origin: Origin::current(), now }
     }
 
-    /// Writes the audit trail.
+    /// Writes the audit trail. See [`Acts::insert`] for how to run it.
     pub(crate) fn insert_acts(&self) -> Statement<'_, impl Sized + 'static> {
         self.acts.insert()
     }
 
-    /// Writes the events that an endpoint could want, and returns the `id` and `owner_id` of each.
+    /// Writes the events that an endpoint could want, and returns the `id` and `owner_id` of each. One has another form than several,
+    /// so a statement that this is a part of has to be [`Prepared`].
     pub(crate) fn insert_events(&self) -> Statement<'_, impl Sized + 'static> {
-        let (events, origin) = (&self.events, &self.origin);
+        let origin = &self.origin;
         sql!(
             concat!(
                 "INSERT INTO events (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes,
                      request_id, traceparent, created_at)
-                 SELECT n.*, {request_id}, {traceparent}, {now}
-                 FROM unnest({ids}, {types}, {actors}, {owners}, {assignees}, {projects}, {tasks}, {data}, {changes})
-                     AS n (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes)
+                 SELECT n.*, {request_id}, {traceparent}, {now} FROM {rows}
                  WHERE EXISTS (SELECT FROM webhook_endpoints e WHERE ",
                 "e.owner_id = ANY ",
                 viewers_sql!("n"),
@@ -252,6 +253,31 @@ impl Record {
             request_id: Nullable<Text> = origin.request_id.as_deref(),
             traceparent: Nullable<Text> = origin.traceparent.as_deref(),
             now = self.now,
+            rows = self.rows(),
+        )
+    }
+
+    /// Several come as arrays; to take one out of those would cost more than to write it.
+    fn rows(&self) -> Box<dyn QueryFragment<Pg> + Send + '_> {
+        if let [event] = &self.events[..] {
+            return Box::new(sql!(
+                "(SELECT {id} AS id, {event_type} AS event_type, {actor} AS actor_id, {owner} AS owner_id, {assignee} AS assignee_id,
+                     {project} AS project_id, {task} AS task_id, {data} AS data, {changes} AS changes) n",
+                id: Uuid = EventId::new(),
+                event_type: Text = event.kind.as_str(),
+                actor: Nullable<Uuid> = event.actor,
+                owner: Uuid = event.owner,
+                assignee: Nullable<Uuid> = event.assignee,
+                project: Nullable<Uuid> = event.project,
+                task: Nullable<Uuid> = event.task,
+                data: Jsonb = &event.data,
+                changes: Nullable<Jsonb> = event.changes.clone().map(Value::Object),
+            ));
+        }
+        let events = &self.events;
+        Box::new(sql!(
+            "unnest({ids}, {types}, {actors}, {owners}, {assignees}, {projects}, {tasks}, {data}, {changes})
+                 AS n (id, event_type, actor_id, owner_id, assignee_id, project_id, task_id, data, changes)",
             ids: Array<Uuid> = events.iter().map(|_| EventId::new()).collect::<Vec<_>>(),
             types: Array<Text> = events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(),
             actors: Array<Nullable<Uuid>> = events.iter().map(|event| event.actor).collect::<Vec<_>>(),
@@ -262,7 +288,7 @@ impl Record {
             data: Array<Jsonb> = events.iter().map(|event| &event.data).collect::<Vec<_>>(),
             changes: Array<Nullable<Jsonb>> =
                 events.iter().map(|event| event.changes.clone().map(Value::Object)).collect::<Vec<_>>(),
-        )
+        ))
     }
 
     /// Sees to it that deliveries are made of the events that were written.

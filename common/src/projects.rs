@@ -150,7 +150,7 @@ pub struct ProjectData<'a> {
 /// What the viewer may see.
 fn visible_to(viewer: Viewer) -> Condition<'static, impl Sized + 'static> {
     sql_condition!(
-        "(projects.id = ANY (ARRAY(SELECT a.project_id FROM project_access a WHERE a.user_id = {viewer}))
+        "(projects.id = ANY ((SELECT projects_of({viewer}))::uuid[])
           AND ({project}::uuid IS NULL OR projects.id = {project}))",
         viewer: Uuid = viewer.user_id,
         project: Nullable<Uuid> = viewer.project,

@@ -142,7 +142,7 @@ sql_expression! {
              ORDER BY s.is_snooze DESC, CASE WHEN s.is_snooze THEN f.fire_at END, f.occurrence_no DESC, f.plan_no DESC,
                  f.state <> 'cancelled' DESC, f.slot DESC
              LIMIT 1))
-         FROM reminders r WHERE r.task_id = tasks.id AND r.removed_at IS NULL ORDER BY r.id)"
+         FROM reminders r WHERE r.task_id = tasks.id AND r.removed_at IS NULL)"
 }
 
 impl FromSql<Rows, Pg> for Reminders {
@@ -157,7 +157,9 @@ impl FromSql<Rows, Pg> for Reminders {
             Option<DateTime<Utc>>,
         );
 
-        let rows: Vec<Row> = FromSql::<Rows, Pg>::from_sql(value)?;
+        let mut rows: Vec<Row> = FromSql::<Rows, Pg>::from_sql(value)?;
+        // Ids are in time order. PostgreSQL would begin a sort for each task, also for one reminder.
+        rows.sort_by_key(|(id, ..)| *id);
         let reminders =
             rows.into_iter().map(|(id, user_id, kind, offset_minutes, at_local, at_zone, fire_at)| {
                 Reminder {

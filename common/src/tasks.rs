@@ -255,7 +255,8 @@ pub(crate) fn nullable<'de, T: Deserialize<'de>, D: serde::Deserializer<'de>>(
 }
 
 /// Whether a viewer may see the row `$task`, in SQL; `$viewer` is who they are, `$project` the only one their token is
-/// for or null. It can be looked up in the indexes of owners, assignees and projects.
+/// for or null. It can be looked up in the indexes of owners, assignees and projects; who sees which projects is asked once, and
+/// only if there is something that is neither theirs nor theirs to do.
 macro_rules! visible_to_sql {
     ($task:literal, $viewer:literal, $project:literal) => {
         concat!(
@@ -269,9 +270,9 @@ macro_rules! visible_to_sql {
             $viewer,
             " OR ",
             $task,
-            ".project_id = ANY (ARRAY(SELECT a.project_id FROM project_access a WHERE a.user_id = ",
+            ".project_id = ANY ((SELECT projects_of(",
             $viewer,
-            "))) AND (",
+            "))::uuid[])) AND (",
             $project,
             "::uuid IS NULL OR ",
             $task,
@@ -288,10 +289,9 @@ pub(crate) use visible_to_sql;
 macro_rules! viewers_sql {
     ($task:literal) => {
         concat!(
-            "(ARRAY(SELECT a.user_id FROM project_access a WHERE a.project_id = ",
+            "(people_of(",
             $task,
-            ".project_id)
-              || ARRAY[",
+            ".project_id) || ARRAY[",
             $task,
             ".owner_id, coalesce(",
             $task,

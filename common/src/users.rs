@@ -360,14 +360,23 @@ impl Person {
     ///
     /// # Errors
     /// [`Error::NotFound`] if the account is gone.
-    pub async fn load(mut conn: &AsyncPgConnection, id: UserId, now: Now) -> Result<Self> {
-        let (zone, day_start, now): (Zone, NaiveTime, DateTime<Utc>) = users::table
+    pub async fn load(conn: &mut AsyncPgConnection, id: UserId, now: Now) -> Result<Self> {
+        let found: Option<(Zone, NaiveTime, DateTime<Utc>)> = users::table
             .find(id)
             .select((users::time_zone, users::day_start, now))
-            .first(&mut conn)
+            .first(conn)
             .await
-            .optional()?
-            .ok_or(Error::NotFound("account"))?;
+            .optional()?;
+        let (zone, day_start, now) = found.ok_or(Error::NotFound("account"))?;
+        Self::new(id, Some((zone, day_start)), now)
+    }
+
+    /// What was read of them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if that is nothing: the account is gone.
+    pub(crate) fn new(id: UserId, settings: Option<(Zone, NaiveTime)>, now: DateTime<Utc>) -> Result<Self> {
+        let (zone, day_start) = settings.ok_or(Error::NotFound("account"))?;
         Ok(Self { id, zone: zone.tz(), day_start, now })
     }
 }

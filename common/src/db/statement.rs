@@ -109,6 +109,38 @@ impl<Q: Query> Query for Prepared<Q> {
 
 impl<Q, Conn> diesel::query_dsl::RunQueryDsl<Conn> for Prepared<Q> {}
 
+/// A query of the builder to which its table is no more than these rows of it: `WITH table AS (rows) query`.
+pub struct Among<R, Q> {
+    /// The name of the table.
+    pub table: &'static str,
+    /// Rows of the table, with all columns that `query` names.
+    pub rows: R,
+    /// What is read of them.
+    pub query: Q,
+}
+
+impl<R: QueryFragment<Pg>, Q: QueryFragment<Pg>> QueryFragment<Pg> for Among<R, Q> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> diesel::QueryResult<()> {
+        out.push_sql("WITH ");
+        out.push_identifier(self.table)?;
+        out.push_sql(" AS (");
+        self.rows.walk_ast(out.reborrow())?;
+        out.push_sql(") ");
+        self.query.walk_ast(out)
+    }
+}
+
+impl<R, Q> QueryId for Among<R, Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<R, Q: Query> Query for Among<R, Q> {
+    type SqlType = Q::SqlType;
+}
+
+impl<R, Q, Conn> diesel::query_dsl::RunQueryDsl<Conn> for Among<R, Q> {}
+
 /// A condition written by hand, for a `filter` of the query builder; made by `sql_condition!`.
 pub struct Condition<'a, Id>(pub Statement<'a, Id>);
 

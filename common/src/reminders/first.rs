@@ -89,8 +89,20 @@ impl<'a> FirstReminders<'a> {
         self.planned.iter().filter_map(warning).collect()
     }
 
-    /// Writes the reminders: the part of a statement that writes their task.
-    pub(crate) fn insert(&self) -> impl QueryFragment<Pg> + Send + '_ {
+    /// Writes the reminders and what is planned for them: further parts of a `WITH` that writes their task. Without reminders that is
+    /// nothing, so that statement has to be [`Prepared`](crate::db::Prepared).
+    pub(crate) fn insert(&self) -> Box<dyn QueryFragment<Pg> + Send + '_> {
+        if self.planned.is_empty() {
+            return Box::new(sql!(""));
+        }
+        Box::new(sql!(
+            ", reminders AS ({reminders}), fires AS ({fires})",
+            reminders = self.insert_reminders(),
+            fires = self.insert_fires(),
+        ))
+    }
+
+    fn insert_reminders(&self) -> impl QueryFragment<Pg> + Send + '_ {
         let (ids, kinds, offsets): (Vec<ReminderId>, Vec<&str>, Vec<Option<i32>>) = self
             .planned
             .iter()
@@ -113,8 +125,7 @@ impl<'a> FirstReminders<'a> {
         )
     }
 
-    /// Writes what is planned for them, as [`insert`](Self::insert).
-    pub(crate) fn insert_fires(&self) -> impl QueryFragment<Pg> + Send + '_ {
+    fn insert_fires(&self) -> impl QueryFragment<Pg> + Send + '_ {
         let fires: Vec<Fire> = self.planned.iter().filter_map(Planned::fire).collect();
         sql!(
             "INSERT INTO reminder_fires (id, reminder_id, task_id, user_id, plan_no, fire_at, planned_for, state, reason,

@@ -132,7 +132,7 @@ impl Content {
     /// If the database is away.
     pub async fn preview(db: &Db, viewer: Viewer, archive_after_days: i32) -> Result<Self> {
         let mut conn = db.conn().await?;
-        let person = Person::load(&conn, viewer.user_id, db.clock().now()).await?;
+        let person = Person::load(&mut conn, viewer.user_id, db.clock().now()).await?;
         let preferences = Preferences::find(&mut conn, viewer).await?.preferences;
         let reader = Reader { user_id: person.id, tz: person.zone, now: person.now };
         Self::read(&mut conn, reader, &preferences, archive_after_days).await

@@ -103,7 +103,7 @@ struct After {
 fn visible_to(viewer: Viewer) -> Condition<'static, impl Sized + 'static> {
     sql_condition!(
         "((tags.owner_id = {viewer} AND {project}::uuid IS NULL)
-          OR (tags.project_id = ANY (ARRAY(SELECT a.project_id FROM project_access a WHERE a.user_id = {viewer}))
+          OR (tags.project_id = ANY ((SELECT projects_of({viewer}))::uuid[])
               AND ({project}::uuid IS NULL OR tags.project_id = {project})))",
         viewer: Uuid = viewer.user_id,
         project: Nullable<Uuid> = viewer.project,

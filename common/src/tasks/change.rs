@@ -1,9 +1,5 @@
-use chrono::{DateTime, Utc};
-use diesel::{
-    ExpressionMethods as _, HasQuery as _, OptionalExtension as _, QueryDsl as _, SelectableHelper as _,
-};
-use diesel_async::AsyncPgConnection;
-use futures::try_join;
+use chrono::{DateTime, NaiveTime, Utc};
+use diesel::{ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, SelectableHelper as _};
 
 use super::{
     Due, Move, Task, TaskPatch, TaskStatus, place, record_all,
@@ -17,9 +13,10 @@ use crate::{
     events::EventType,
     ids::{ProjectId, TaskId, UserId},
     reminders::{self, Warning},
-    schema::tasks,
+    schema::{tasks, users},
     tags::{self, Scope},
     users::Person,
+    zone::Zone,
 };
 
 /// What came of a change: the task as it is now, and what the person should know.
@@ -273,10 +270,11 @@ impl Task {
         Ok(after)
     }
 
-    /// The viewer's settings, and the task as by [`Task::lock`]: asked for at once.
+    /// The viewer's settings, and the task as it stands, locked until the end of the transaction, if the viewer may do what
+    /// `needed` says.
     ///
     /// # Errors
-    /// As [`Task::lock`].
+    /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Stale`] if it is not the version that the caller saw.
     pub(super) async fn open(
         tx: &mut Tx,
         viewer: Viewer,
@@ -284,14 +282,26 @@ impl Task {
         expected: &Expected,
         needed: Right,
     ) -> Result<(Person, Self)> {
-        let now = tx.clock().now();
-        let conn = &*tx.conn();
-        let (person, task) =
-            try_join!(Person::load(conn, viewer.user_id, now), Self::locked(conn, viewer, id))?;
-        Ok((person, task.allowed(tx, viewer, expected, needed).await?))
+        let (now, account) = (tx.clock().now(), users::table.find(viewer.user_id));
+        // Subqueries, of which nothing is locked.
+        let zone = account.select(users::time_zone).single_value();
+        let day_start = account.select(users::day_start).single_value();
+        let found: Option<(Self, Option<Zone>, Option<NaiveTime>, DateTime<Utc>)> = tasks::table
+            .find(id)
+            .filter(visible_to(viewer))
+            .select((Self::as_select(), zone, day_start, now))
+            .for_no_key_update()
+            .first(tx.conn())
+            .await
+            .optional()?;
+        let (task, zone, day_start, now) = found.ok_or(Error::NotFound("task"))?;
+        let person = Person::new(viewer.user_id, zone.zip(day_start), now)?;
+        task.right(tx, viewer).await?.allow(needed)?;
+        expected.check(&task)?;
+        Ok((person, task.seen_by(viewer)))
     }
 
-    /// The task as it stands, locked until the end of the transaction, if the viewer may do what `needed` says.
+    /// The task as by [`Task::open`].
     pub(crate) async fn lock(
         tx: &mut Tx,
         viewer: Viewer,
@@ -299,26 +309,7 @@ impl Task {
         expected: &Expected,
         needed: Right,
     ) -> Result<Self> {
-        let task = Self::locked(tx.conn(), viewer, id).await?;
-        task.allowed(tx, viewer, expected, needed).await
-    }
-
-    async fn locked(mut conn: &AsyncPgConnection, viewer: Viewer, id: TaskId) -> Result<Self> {
-        let task: Option<Self> = Self::query()
-            .filter(tasks::id.eq(id))
-            .filter(visible_to(viewer))
-            .for_no_key_update()
-            .first(&mut conn)
-            .await
-            .optional()?;
-        task.ok_or(Error::NotFound("task"))
-    }
-
-    /// The task, if the viewer may do with it what `needed` says, and it is a version that they expect.
-    async fn allowed(self, tx: &mut Tx, viewer: Viewer, expected: &Expected, needed: Right) -> Result<Self> {
-        self.right(tx, viewer).await?.allow(needed)?;
-        expected.check(&self)?;
-        Ok(self.seen_by(viewer))
+        Ok(Self::open(tx, viewer, id, expected, needed).await?.1)
     }
 
     /// What a viewer who sees it may do with it.

@@ -89,11 +89,9 @@ impl Task {
             tasks::version.eq(self.version),
         ));
         let written = Prepared(sql!(
-            "WITH task AS ({task}), reminders AS ({reminders}), fires AS ({fires}), audited AS ({acts}), told AS ({events})
-             SELECT id, owner_id FROM told",
+            "WITH task AS ({task}){reminders}, audited AS ({acts}), told AS ({events}) SELECT id, owner_id FROM told",
             task = insert,
             reminders = reminders.insert(),
-            fires = reminders.insert_fires(),
             acts = record.insert_acts(),
             events = record.insert_events(),
         ));

@@ -4,7 +4,6 @@ use chrono::{DateTime, Duration, Utc};
 use diesel::{
     BoolExpressionMethods as _, ExpressionMethods as _, QueryDsl as _,
     dsl::{exists, not},
-    pg::Pg,
 };
 use garde::Validate;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -13,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{
     TaskPriority, TaskStatus,
     due::DueKind,
-    list::{Closed, Ids, Sort},
+    list::{Closed, Rows, Sort},
     view::{Include, TaskField, TaskView},
 };
 use crate::{
@@ -218,8 +217,8 @@ impl TaskFilter {
     }
 
     /// All that the filter says, but not who may see it.
-    pub(super) fn narrow<'a>(&self, viewer: Viewer, person: Option<&Person>) -> Ids<'a> {
-        let mut query = tasks::table.select(tasks::id).into_boxed::<Pg>();
+    pub(super) fn narrow<'a>(&self, viewer: Viewer, person: Option<&Person>) -> Rows<'a> {
+        let mut query = tasks::table.into_boxed();
         query = if self.deleted {
             query.filter(tasks::deleted_at.is_not_null())
         } else if self.archived {

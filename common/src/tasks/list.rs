@@ -1,8 +1,9 @@
 use chrono::{DateTime, Utc};
 use diesel::{
-    ExpressionMethods as _, HasQuery as _, QueryDsl as _,
+    ExpressionMethods as _, HasQuery as _, PgExpressionMethods as _, QueryDsl as _,
     dsl::count_star,
     pg::Pg,
+    query_builder::QueryFragment,
     sql_types::{Bool, Double, Nullable, Timestamptz},
 };
 use diesel_async::AsyncPgConnection;
@@ -13,7 +14,7 @@ use super::{Task, TaskFilter, TaskPriority, view::ShownTask, visible_to};
 use crate::{
     access::Viewer,
     clock::Now,
-    db::{RunQueryDsl as _, sql_condition, sql_expression},
+    db::{Among, RunQueryDsl as _, sql, sql_condition, sql_expression},
     error::Result,
     ids::TaskId,
     page::{Cursors, Page, PageInfo, PageNumber},
@@ -65,8 +66,17 @@ struct After {
     id: TaskId,
 }
 
-/// Some tasks, by their ids.
-pub(super) type Ids<'a> = tasks::BoxedQuery<'a, Pg, diesel::sql_types::Uuid>;
+/// Some tasks.
+pub(super) type Rows<'a> = tasks::BoxedQuery<'a, Pg>;
+
+fn sorted<'a, T>(query: tasks::BoxedQuery<'a, Pg, T>, sort: Sort) -> tasks::BoxedQuery<'a, Pg, T> {
+    match sort {
+        Sort::Due => query.order((Closed.asc(), DueKey.asc(), tasks::priority.desc(), tasks::id.asc())),
+        Sort::Position => query.order((tasks::position.asc(), tasks::id.asc())),
+        Sort::Newest => query.order(tasks::id.desc()),
+        Sort::Changed => query.order((tasks::updated_at.desc(), tasks::id.desc())),
+    }
+}
 
 /// A page of tasks.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -143,46 +153,34 @@ impl Part {
         person: Option<&Person>,
     ) -> Result<Vec<Task>> {
         let wanted = || {
-            let ids = filter.narrow(viewer, person);
-            let ids = match &self.after {
-                Some(after) => after.begin(ids, filter.sort),
-                None => ids,
+            let rows = filter.narrow(viewer, person);
+            let rows = match &self.after {
+                Some(after) => after.begin(rows, filter.sort),
+                None => rows,
             };
-            match filter.sort {
-                Sort::Due => ids.order((Closed.asc(), DueKey.asc(), tasks::priority.desc(), tasks::id.asc())),
-                Sort::Position => ids.order((tasks::position.asc(), tasks::id.asc())),
-                Sort::Newest => ids.order(tasks::id.desc()),
-                Sort::Changed => ids.order((tasks::updated_at.desc(), tasks::id.desc())),
-            }
-            .limit(self.skip + self.rows)
+            sorted(rows, filter.sort).limit(self.skip + self.rows)
         };
-        let query = Task::query().into_boxed::<Pg>();
-        let query = match filter.project_id.or(viewer.project) {
-            _ if filter.sort != Sort::Due => {
-                query.filter(sql_condition!("tasks.id IN ({wanted})", wanted = wanted().filter(visible_to(viewer))))
+        let rows: Box<dyn QueryFragment<Pg> + Send + '_> = match filter.project_id.or(viewer.project) {
+            _ if filter.sort != Sort::Due => Box::new(wanted().filter(visible_to(viewer))),
+            Some(project) => {
+                Box::new(wanted().filter(tasks::project_id.eq(project)).filter(visible_to(viewer)))
             }
-            Some(project) => query.filter(sql_condition!(
-                "tasks.id IN ({wanted})",
-                wanted = wanted().filter(tasks::project_id.eq(project)).filter(visible_to(viewer)),
-            )),
             // The first rows of each of the ways in which one sees a task, each of which is the beginning of an index.
-            None => query.filter(sql_condition!(
-                "tasks.id IN (({own}) UNION ALL ({assigned}) UNION ALL
-                     (SELECT shared.id FROM (SELECT DISTINCT a.project_id FROM project_access a WHERE a.user_id = {viewer}) mine
-                      CROSS JOIN LATERAL ({shared}) shared))",
-                own = wanted().filter(tasks::owner_id.eq(viewer.user_id)),
-                assigned = wanted().filter(tasks::assignee_id.eq(viewer.user_id)),
-                viewer: diesel::sql_types::Uuid = viewer.user_id,
-                shared = wanted().filter(sql_condition!("tasks.project_id = mine.project_id")),
-            )),
+            None => {
+                let is_other = || wanted().filter(tasks::owner_id.ne(viewer.user_id));
+                let is_others = tasks::assignee_id.is_distinct_from(Some(viewer.user_id));
+                Box::new(sql!(
+                    "({own}) UNION ALL ({assigned}) UNION ALL
+                     (SELECT shared.* FROM unnest(projects_of({viewer})) mine (project_id) CROSS JOIN LATERAL ({shared}) shared)",
+                    own = wanted().filter(tasks::owner_id.eq(viewer.user_id)),
+                    assigned = is_other().filter(tasks::assignee_id.eq(viewer.user_id)),
+                    viewer: diesel::sql_types::Uuid = viewer.user_id,
+                    shared = is_other().filter(is_others).filter(sql_condition!("tasks.project_id = mine.project_id")),
+                ))
+            }
         };
-        let query = match filter.sort {
-            Sort::Due => query.order((Closed.asc(), DueKey.asc(), tasks::priority.desc(), tasks::id.asc())),
-            Sort::Position => query.order((tasks::position.asc(), tasks::id.asc())),
-            Sort::Newest => query.order(tasks::id.desc()),
-            Sort::Changed => query.order((tasks::updated_at.desc(), tasks::id.desc())),
-        };
-        let tasks = query.offset(self.skip).limit(self.rows).load(conn).await?;
+        let query = sorted(Task::query().into_boxed(), filter.sort).offset(self.skip).limit(self.rows);
+        let tasks = Among { table: "tasks", rows, query }.load(conn).await?;
         Ok(tasks.into_iter().map(|task: Task| task.seen_by(viewer)).collect())
     }
 }
@@ -201,7 +199,7 @@ impl After {
     }
 
     /// What comes after it.
-    fn begin<'a>(&self, query: Ids<'a>, sort: Sort) -> Ids<'a> {
+    fn begin<'a>(&self, query: Rows<'a>, sort: Sort) -> Rows<'a> {
         match sort {
             // The comparison of pairs is what the index can begin at; `priority` falls while the others rise.
             Sort::Due => query.filter(sql_condition!(

@@ -1,0 +1,2 @@
+DROP FUNCTION people_of(uuid);
+DROP FUNCTION projects_of(uuid);
