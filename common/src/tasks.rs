@@ -17,6 +17,8 @@ mod view;
 use chrono::{DateTime, Utc};
 use diesel::{
     ExpressionMethods as _, HasQuery, OptionalExtension as _, QueryDsl as _,
+    deserialize::{self, FromSql, FromSqlRow},
+    pg::{Pg, PgValue},
     sql_types::{Array, Nullable, Text, Uuid},
 };
 use diesel_async::AsyncPgConnection;
@@ -47,6 +49,7 @@ use crate::{
     ids::{ProjectId, TaskId, UserId},
     reminders::{NewReminder, Reminder, ReminderRows, Reminders},
     schema::tasks,
+    tags,
 };
 
 pg_enum! {
@@ -87,14 +90,31 @@ pg_enum! {
 }
 
 sql_expression! {
-    /// The names of a task's tags, in order.
+    /// The names of a task's tags, as [`Names`] puts them in order.
     pub TagNames on tasks: Array<Text> =
-        "array(SELECT t.name FROM task_tags tt JOIN tags t ON t.id = tt.tag_id WHERE tt.task_id = tasks.id ORDER BY t.name_key)"
+        "array(SELECT t.name FROM task_tags tt JOIN tags t ON t.id = tt.tag_id WHERE tt.task_id = tasks.id)"
+}
+
+/// Names of tags as PostgreSQL finds them. To sort them there would begin a sort for each task, also for one without tags.
+#[derive(Debug, FromSqlRow)]
+pub struct Names(Vec<String>);
+
+impl FromSql<Array<Text>, Pg> for Names {
+    fn from_sql(value: PgValue<'_>) -> deserialize::Result<Self> {
+        FromSql::<Array<Text>, Pg>::from_sql(value).map(Self)
+    }
+}
+
+impl From<Names> for Vec<String> {
+    fn from(Names(mut names): Names) -> Self {
+        names.sort_by_cached_key(|name| tags::key(name));
+        names
+    }
 }
 
 /// A task as everyone who may see it sees it.
 #[derive(Debug, Clone, HasQuery, Serialize, ToSchema)]
-#[diesel(table_name = tasks, check_for_backend(diesel::pg::Pg))]
+#[diesel(table_name = tasks, check_for_backend(Pg))]
 pub struct Task {
     /// Its id.
     pub id: TaskId,
@@ -111,7 +131,7 @@ pub struct Task {
     /// How much it matters.
     pub priority: TaskPriority,
     /// The person's own words on it.
-    #[diesel(select_expression = TagNames, select_expression_type = TagNames)]
+    #[diesel(select_expression = TagNames, select_expression_type = TagNames, deserialize_as = Names)]
     pub tags: Vec<String>,
     /// When it is due.
     #[diesel(embed)]
