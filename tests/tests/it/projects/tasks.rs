@@ -131,6 +131,12 @@ async fn a_list_holds_what_one_has_does_and_shares_each_once() {
     assert_eq!(titles(&eda, &format!("?project_id={shared}")).await, ["for eda", "nobody's", "own", "done"]);
     assert_eq!(titles(&eda, &format!("?project_id={}", id(&other))).await, [""; 0], "she does not see it");
     eda.get(&format!("{}/tasks", at(&other))).await.assert_problem(404, "not_found");
+    // In two ways.
+    let team = ann.post("/teams", json!({"name": "T"})).await.assert(201).json;
+    let member = format!("/teams/{}/members/{}", id(&team), vic.id);
+    ann.put(&member, json!({"role": "viewer"})).await.assert(200);
+    ann.patch(&at(&project), json!({"team_id": team["id"]})).await.assert(200);
+    assert_eq!(titles(&vic, "").await, ["for eda", "nobody's", "own", "done"]);
     drop(app);
 }
 
