@@ -19,6 +19,9 @@ use crate::{
     zone::Zone,
 };
 
+/// A task, the zone and the start of the day of the viewer, and the time.
+type Opened = (Task, Option<Zone>, Option<NaiveTime>, DateTime<Utc>);
+
 /// What came of a change: the task as it is now, and what the person should know.
 #[derive(Debug)]
 pub struct Changed {
@@ -286,7 +289,7 @@ impl Task {
         // Subqueries, of which nothing is locked.
         let zone = account.select(users::time_zone).single_value();
         let day_start = account.select(users::day_start).single_value();
-        let found: Option<(Self, Option<Zone>, Option<NaiveTime>, DateTime<Utc>)> = tasks::table
+        let found: Option<Opened> = tasks::table
             .find(id)
             .filter(visible_to(viewer))
             .select((Self::as_select(), zone, day_start, now))
