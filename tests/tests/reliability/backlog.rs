@@ -61,16 +61,13 @@ async fn r15_a_large_backlog_drains() {
     effects.started(JOBS).unwrap();
     assert_eq!(effects.all().len(), JOBS, "each starts once");
 
-    let slow = cluster.redis_server().slow_commands().await;
+    let (slowest, command) = cluster.redis_server().slowest().await;
     say!(
-        "R15: {JOBS} jobs in {:.1} s ({:.0}/s); slowest command {:?}; an urgent job started in {urgent_after:?}",
+        "R15: {JOBS} jobs in {:.1} s ({:.0}/s); slowest command {slowest:?} {command}; an urgent job started in {urgent_after:?}",
         took.as_secs_f64(),
         JOBS as f64 / took.as_secs_f64(),
-        slow.first(),
     );
-    // Of thousands, some meet a moment in which a busy machine has no processor for Redis. What grows with the backlog is slow each time.
-    let held: Vec<_> = slow.iter().filter(|(took, _)| *took >= Duration::from_millis(20)).collect();
-    assert!(held.len() <= 3, "{held:?}");
+    assert!(slowest < Duration::from_millis(20), "{slowest:?}: {command}");
     let errors = cluster.redis_server().command(&["INFO", "errorstats"]).await;
     let errors: String = redis::from_redis_value(errors).unwrap();
     // A script is loaded at its first use: that is the one error there may be.

@@ -78,22 +78,23 @@ impl RedisServer {
         redis::cmd(name).arg(arguments).query_async(&mut conn).await
     }
 
-    /// How long the slow commands since the last `SLOWLOG RESET` took, and what they were, the slowest first. Which are kept is set by
-    /// `CONFIG SET slowlog-log-slower-than`.
-    pub async fn slow_commands(&self) -> Vec<(Duration, String)> {
+    /// How long the slowest command since the last `SLOWLOG RESET` took, of those that it keeps; zero if it keeps none.
+    /// Which are kept is set by `CONFIG SET slowlog-log-slower-than`.
+    pub async fn slowest(&self) -> (Duration, String) {
         let entries: Vec<redis::Value> =
             redis::from_redis_value(self.command(&["SLOWLOG", "GET", "-1"]).await).expect("a list");
-        let slow = entries.into_iter().map(|entry| {
+        let mut slowest = (Duration::ZERO, String::new());
+        for entry in entries {
             let fields: Vec<redis::Value> = redis::from_redis_value(entry).expect("an entry is a list");
             let [_, _, micros, words, ..] = fields.as_slice() else { panic!("an entry has six fields") };
             let took = Duration::from_micros(redis::from_redis_value(micros.clone()).expect("microseconds"));
-            let words: Vec<Vec<u8>> = redis::from_redis_value(words.clone()).expect("words");
-            let words: Vec<_> = words.iter().take(6).map(|word| String::from_utf8_lossy(word)).collect();
-            (took, words.join(" "))
-        });
-        let mut slow: Vec<_> = slow.collect();
-        slow.sort_unstable_by(|one, other| other.cmp(one));
-        slow
+            if took > slowest.0 {
+                let words: Vec<Vec<u8>> = redis::from_redis_value(words.clone()).expect("words");
+                let words: Vec<_> = words.iter().take(6).map(|word| String::from_utf8_lossy(word)).collect();
+                slowest = (took, words.join(" "));
+            }
+        }
+        slowest
     }
 }
 
